@@ -1,0 +1,29 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document on standard output and nothing else."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and TensorFlow's messages.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Folder of the raw data files, where the data need any."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Weights file for a MODEL; `best` or `last` for a RUN."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the recipe, for example --set units=64 or "
+        "--set optimizer.learning_rate=1e-3. May be repeated.",
+    ),
+]

@@ -1,0 +1,312 @@
+"""Commands about runs: `train`, `evaluate`, `generate`, `export`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_seq.cli.errors import UsageError
+from keras_seq.cli.model_commands import find_recipe
+from keras_seq.cli.options import DataDir, Debug, Json, Settings, Weights
+from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
+from keras_seq.cli.settings import apply_settings
+
+DEFAULT_MODEL = "trellisnet_python_docs"
+SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse")
+
+RunOrModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|MODEL", help="A run folder, a model's name, or a .weights.h5 or .keras file."
+    ),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands to the program."""
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+    app.command("generate")(generate)
+    app.command("export")(export)
+
+
+def train(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Run folder.  [default: runs/MODEL-NUMBER]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="End after so many optimizer steps.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of weights, dropout and data order.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in --run-dir, or else the newest one."),
+    ] = False,
+    settings: Settings = None,
+    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe in a JSON file, instead of MODEL.")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")
+    ] = 120.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model as its recipe says; alone, a small one on Python's own documentation.
+
+    Ctrl-C ends the run between two steps, saves it and exits with code 1; --resume continues it.
+    """
+    command(_train)(
+        json_wanted,
+        debug,
+        model=model,
+        data_dir=data_dir,
+        run_dir=run_dir,
+        epochs=epochs,
+        max_steps=max_steps,
+        seed=seed,
+        resume=resume,
+        settings=settings or [],
+        variant=variant,
+        recipe_file=recipe,
+        checkpoint_seconds=checkpoint_seconds,
+        quiet=quiet,
+    )
+
+
+def _train(
+    output: Output,
+    model: str | None,
+    run_dir: Path | None,
+    resume: bool,
+    settings: list[str],
+    variant: str | None,
+    recipe_file: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    if resume and (settings or variant or recipe_file):
+        raise UsageError("--resume goes on with the run's own recipe: leave the other options out.")
+    if model is not None and recipe_file is not None:
+        raise UsageError("Give MODEL or --recipe, not both.")
+    recipe = _chosen(model, variant, recipe_file, resume)
+    if recipe is not None and not resume:
+        recipe = apply_settings(recipe, settings)
+    restore_interrupt()
+    from keras_seq import training
+
+    name = None if recipe is None else recipe.name
+    run = training.train(
+        name if resume and run_dir is None else (name or None) if resume else recipe,
+        run_dir=run_dir,
+        resume=resume,
+        verbose=0 if quiet else "auto",
+        console=output.console,
+        **options,
+    )
+    status = run.status
+    if output.json_wanted:
+        output.document({"run": str(run.folder), "recipe": run.recipe.name, **status})
+    if status["state"] != "finished":
+        again = f"keras-seq train --run-dir {shlex.quote(str(run.folder))} --resume"
+        print(f"keras-seq: {status['reason']}. Continue with: {again}", file=sys.stderr)
+        raise typer.Exit(FAILED)
+    if not output.json_wanted and not quiet:
+        _next_commands(output, run)
+
+
+def _chosen(model: str | None, variant: str | None, recipe_file: Path | None, resume: bool):
+    """The recipe that was asked for; `None` where the run folder has it."""
+    if recipe_file is not None:
+        from keras_seq.zoo import Recipe
+
+        try:
+            return Recipe.from_json(recipe_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{recipe_file}: {error}") from None
+    if resume and model is None:
+        return None
+    return find_recipe(model or DEFAULT_MODEL, variant)
+
+
+def _next_commands(output: Output, run) -> None:
+    folder, status = shlex.quote(str(run.folder)), run.status
+    output.line(f"\n{run.folder}: {status['reason']}, {status['seconds']:.0f} s.")
+    if status.get("best"):
+        best = status["best"]
+        figures = "  ".join(
+            f"{name} {best[f'val_{name}']:.4g}" for name in SHOWN if f"val_{name}" in best
+        )
+        output.line(f"Best epoch {status['best_epoch']}, validation: {figures}")
+    output.line("Next:")
+    output.line(f"  keras-seq evaluate {folder}")
+    if run.vocabulary is not None:
+        output.line(f"  keras-seq generate {folder} --prompt 'The ' --length 300")
+    output.line(f"  keras-seq export {folder} --to served")
+    output.line(f"  tensorboard --logdir {folder}/logs")
+
+
+def evaluate(
+    source: RunOrModel,
+    data_dir: DataDir = None,
+    split: Annotated[str, typer.Option(help="`test` or `validation`.")] = "test",
+    weights: Weights = None,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a run, a model or a model file; every token counts exactly once."""
+    command(_evaluate)(
+        json_wanted, debug, source=source, data_dir=data_dir, split=split, weights=weights
+    )
+
+
+def _evaluate(
+    output: Output, source: str, data_dir: Path | None, split: str, weights: str | None
+) -> None:
+    if split not in ("test", "validation"):
+        raise UsageError(f"--split must be test or validation. Received: {split}.")
+    _check_source(source)
+    from keras_seq import training
+
+    figures = training.evaluate(source, data_dir, split, weights=weights)
+    if output.json_wanted:
+        output.document(figures)
+        return
+    unit = "tokens" if "tokens" in figures else "examples"
+    output.line(f"{figures['model']}, weights: {figures['weights']}")
+    output.line(f"{figures['data']}, {split}: {figures[unit]:,} {unit}")
+    for name in SHOWN:
+        if name in figures:
+            output.line(f"  {name:12}{figures[name]:.6g}")
+    reported = figures["reported"]
+    if reported["value"] is not None:
+        metric = reported["metric"].replace("_", " ")
+        output.line(f"  reported    {reported['value']:g} {metric} ({reported['source']})")
+
+
+def generate(
+    source: RunOrModel,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    length: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 200,
+    seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 for likelier text, 0 for the likeliest token.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the so many likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Draw from this share of probability.")
+    ] = None,
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Continue a text with a trained language model, token by token."""
+    command(_generate)(
+        json_wanted,
+        debug,
+        source=source,
+        prompt=prompt,
+        length=length,
+        weights=weights,
+        data_dir=data_dir,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+
+
+def _generate(
+    output: Output,
+    source: str,
+    prompt: str,
+    length: int,
+    weights: str | None,
+    data_dir: Path | None,
+    **sampling: Any,
+) -> None:
+    _check_source(source)
+    from keras_seq import generation, training
+
+    model, recipe, run = training.load_model(source, weights)
+    if recipe.task != "language_model":
+        raise UsageError(f"{recipe.name} is no language model; it generates nothing.")
+    vocabulary = _vocabulary(recipe, run, data_dir)
+    pieces = generation.generate(model, vocabulary, prompt, length, **sampling)
+    if output.json_wanted:
+        output.document({"model": recipe.name, "prompt": prompt, "text": "".join(pieces)})
+        return
+    sys.stdout.write(prompt)
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def export(
+    source: RunOrModel,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the versions of the model.")],
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a SavedModel, with the vocabulary in it, for TensorFlow Serving."""
+    command(_export)(json_wanted, debug, source=source, to=to, weights=weights, data_dir=data_dir)
+
+
+def _export(
+    output: Output, source: str, to: Path, weights: str | None, data_dir: Path | None
+) -> None:
+    _check_source(source)
+    from keras_seq import export as exporting
+    from keras_seq import training
+
+    model, recipe, run = training.load_model(source, weights)
+    vocabulary = _vocabulary(recipe, run, data_dir)
+    path = exporting.export_model(model, vocabulary, to)
+    if output.json_wanted:
+        output.document({"model": recipe.name, "path": str(path)})
+        return
+    output.line(f"{path}: written.")
+    output.line(f"Next: saved_model_cli show --dir {shlex.quote(str(path))} --all")
+
+
+def _vocabulary(recipe, run, data_dir: Path | None):
+    """The vocabulary of a run, or of the data of a recipe; `None` for a model without one."""
+    if run is not None:
+        return run.vocabulary
+    if recipe.task != "language_model":
+        return None
+    from keras_seq.training.building import load_data
+
+    return load_data(recipe, data_dir).vocabulary
+
+
+def _check_source(source: str) -> None:
+    """A `UsageError` for what is neither a run nor a file nor a model."""
+    from keras_seq import zoo
+
+    if Path(source).is_file() or (Path(source) / "recipe.json").is_file():
+        return
+    if source not in zoo.names():
+        from keras_seq.training.evaluation import unknown_source
+
+        raise UsageError(unknown_source(source))

@@ -1,0 +1,16 @@
+"""Weights of the original PyTorch releases, and golden files made with them."""
+
+from keras_seq.convert.cases import Golden as Golden
+from keras_seq.convert.cases import Result as Result
+from keras_seq.convert.cases import case as case
+from keras_seq.convert.cases import compare as compare
+from keras_seq.convert.mapping import Layout as Layout
+from keras_seq.convert.mapping import Slot as Slot
+from keras_seq.convert.mapping import Unused as Unused
+from keras_seq.convert.mapping import mapping as mapping
+from keras_seq.convert.reference import ReferenceWeightsError as ReferenceWeightsError
+from keras_seq.convert.reference import bind as bind
+from keras_seq.convert.reference import convert_file as convert_file
+from keras_seq.convert.reference import load_reference as load_reference
+from keras_seq.convert.torch_file import TorchFileError as TorchFileError
+from keras_seq.convert.torch_file import read_state_dict as read_state_dict

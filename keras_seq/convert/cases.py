@@ -1,0 +1,281 @@
+"""Golden cases: files of numbers from a reference implementation, and what we compute for them.
+
+Every family registers one function for each kind of file. It builds our objects from the file's
+own sizes and weights, runs them, and returns values under the file's keys and in its layout.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_seq.convert.mapping import discover
+from keras_seq.convert.reference import Binding
+
+FORWARD_BOUND = 1e-5
+GRADIENT_BOUND = 1e-4
+_COMPARED = ("out/", "loss", "grad/", "grad_in/")
+
+
+class GoldenFileError(ValueError):
+    """A file that is no golden file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """A golden file.
+
+    Attributes:
+        name: the file's name without its ending; only its beginning means something.
+        config: sizes and switches.
+        arrays: every array of the file under its full key, such as `param/encoder.weight`.
+    """
+
+    name: str
+    config: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def load(cls, path) -> "Golden":
+        """Reads an `.npz` file.
+
+        Raises:
+            GoldenFileError: it cannot be read or has no `config`.
+        """
+        path = Path(path)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            config = json.loads(str(arrays.pop("config")))
+        except Exception as error:  # zipfile, zlib, NumPy and JSON each have errors of their own
+            reason = f"{type(error).__name__}: {error}"
+            raise GoldenFileError(f"`{path}` is no golden file ({reason}).") from None
+        return cls(path.stem, config, arrays)
+
+    def section(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays whose keys begin with `name/`, under the rest of their keys."""
+        start = f"{name}/"
+        return {k.removeprefix(start): v for k, v in self.arrays.items() if k.startswith(start)}
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """The weights under their PyTorch names."""
+        return self.section("param")
+
+    def input(self, name: str) -> np.ndarray:
+        """The array `in/name`."""
+        return self.arrays[f"in/{name}"]
+
+
+Case = Callable[[Golden, str], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """A registered case: the function and its bounds."""
+
+    function: Case
+    dtype: str
+    forward_bound: float
+    gradient_bound: float
+
+
+_CASES: dict[str, Registration] = {}
+
+
+def case(
+    *prefixes: str,
+    dtype: str = "float32",
+    forward_bound: float = FORWARD_BOUND,
+    gradient_bound: float = GRADIENT_BOUND,
+) -> Callable[[Case], Case]:
+    """Registers a function `(golden, dtype)` for the files whose names begin with a prefix.
+
+    The function returns our values under the file's keys (`out/<name>`, `loss`, `grad/<name>`,
+    `grad_in/<name>`), in the file's layout. `differentiate` makes most of it.
+
+    Args:
+        *prefixes: beginnings of names; the longest that fits a file decides.
+        dtype: the type to compute in: float64 only where a case needs a tight solve.
+        forward_bound: largest relative error of outputs and loss.
+        gradient_bound: largest relative error of gradients.
+    """
+
+    def register(function: Case) -> Case:
+        for prefix in prefixes:
+            _CASES[prefix] = Registration(function, dtype, forward_bound, gradient_bound)
+        return function
+
+    return register
+
+
+def find_case(name: str) -> Registration | None:
+    """The case of a file's name, or `None` for an unknown one."""
+    discover()
+    fitting = [prefix for prefix in _CASES if name.startswith(prefix)]
+    return _CASES[max(fitting, key=len)] if fitting else None
+
+
+def differentiate(
+    golden: Golden,
+    forward: Callable[[dict[str, tf.Tensor]], Mapping[str, Any]],
+    bindings: Iterable[Binding],
+    inputs: Mapping[str, Any],
+    loss: Callable[[Mapping[str, Any]], Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Runs a case forward and backward.
+
+    Args:
+        golden: the file.
+        forward: from the float inputs by name to the outputs by name, in the file's layout.
+        bindings: the weights and their names, from `keras_seq.convert.bind`.
+        inputs: the float inputs that `forward` gets and that gradients are taken for.
+        loss: from the outputs to the loss; the files' test loss, the sum of `coef * out`, by
+            default.
+
+    Returns:
+        Values under the keys of the file.
+    """
+    bindings = list(bindings)
+    inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
+    variables = [binding.slot.variable.value for binding in bindings]
+    with tf.GradientTape() as tape:
+        for tensor in inputs.values():
+            tape.watch(tensor)
+        outputs = forward(inputs)
+        total = (loss or _test_loss(golden))(outputs)
+    gradients: Any = tape.gradient(total, [*variables, *inputs.values()])
+    values = {f"out/{name}": np.asarray(value) for name, value in outputs.items()}
+    values["loss"] = np.asarray(total)
+    for binding, gradient in zip(bindings, gradients, strict=False):
+        if gradient is not None:
+            dense = np.asarray(tf.convert_to_tensor(gradient))
+            for name, part in binding.to_reference(dense).items():
+                # Weights of ours that are parts of one array, or share it, add up.
+                values[f"grad/{name}"] = values.get(f"grad/{name}", 0) + part
+    for name, gradient in zip(inputs, gradients[len(bindings) :], strict=True):
+        if gradient is not None:
+            values[f"grad_in/{name}"] = np.asarray(gradient)
+    return values
+
+
+def _test_loss(golden: Golden) -> Callable[[Mapping[str, Any]], Any]:
+    """The loss of the files. Summed in float64: the terms have either sign and cancel."""
+
+    def loss(outputs: Mapping[str, Any]):
+        terms = [
+            tf.reduce_sum(tf.cast(outputs[name], tf.float64) * tf.cast(weights, tf.float64))
+            for name, weights in golden.section("coef").items()
+        ]
+        return tf.add_n(terms)
+
+    return loss
+
+
+# Comparison ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a case.
+
+    Attributes:
+        name: the case.
+        forward: largest relative error of outputs and loss.
+        gradients: largest relative error of gradients.
+        faults: a line for every key that is missing or beyond its bound.
+    """
+
+    name: str
+    forward: float
+    gradients: float
+    faults: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+
+def relative_error(ours: Any, golden: np.ndarray, scale: float | None = None) -> float:
+    """The largest difference, relative to the largest absolute value of the golden array.
+
+    Of an array of zeros the difference itself. Infinite if shapes differ or a value is not finite.
+
+    Args:
+        ours: our values.
+        golden: the reference's.
+        scale: a larger scale to use.
+    """
+    ours, golden = np.asarray(ours, np.float64), np.asarray(golden, np.float64)
+    if ours.shape != golden.shape or not np.all(np.isfinite(ours)):
+        return float("inf")
+    if not golden.size:
+        return 0.0
+    largest = max(float(np.max(np.abs(golden))), scale or 0.0)
+    return float(np.max(np.abs(ours - golden))) / (largest or 1.0)
+
+
+def _loss_scale(golden: Golden) -> float:
+    """The largest summand of the test loss; the sum itself may cancel to any small number."""
+    outputs = golden.section("out")
+    terms = [
+        np.max(np.abs(np.float64(weights) * outputs[name]), initial=0.0)
+        for name, weights in golden.section("coef").items()
+        if name in outputs
+    ]
+    return float(max(terms, default=0.0))
+
+
+def compare(
+    golden: Golden,
+    values: Mapping[str, Any],
+    forward_bound: float = FORWARD_BOUND,
+    gradient_bound: float = GRADIENT_BOUND,
+) -> Result:
+    """Compares our values with a golden file: every output, the loss and every gradient of it.
+
+    Args:
+        golden: the file.
+        values: ours, under the file's keys.
+        forward_bound: largest relative error of outputs and loss.
+        gradient_bound: largest relative error of gradients.
+    """
+    worst = {"forward": 0.0, "gradients": 0.0}
+    faults = []
+    for key in golden.arrays:
+        if not (key == "loss" or key.startswith(_COMPARED)):
+            continue
+        kind = "gradients" if key.startswith("grad") else "forward"
+        bound = gradient_bound if kind == "gradients" else forward_bound
+        if key not in values:
+            error = float("inf")
+            faults.append(f"{key}: not computed")
+        else:
+            scale = _loss_scale(golden) if key == "loss" else None
+            error = relative_error(values[key], golden.arrays[key], scale)
+            if not error <= bound:
+                faults.append(f"{key}: {error:.1e} is beyond {bound:.0e}")
+        worst[kind] = max(worst[kind], error)
+    return Result(golden.name, worst["forward"], worst["gradients"], tuple(faults))
+
+
+def run_case(path, dtype: str | None = None) -> Result | None:
+    """Runs a golden file.
+
+    Args:
+        path: the file.
+        dtype: the type to compute in, in place of the case's own.
+
+    Returns:
+        The result, or `None` if no case is registered for its name.
+    """
+    registration = find_case(Path(path).stem)
+    if registration is None:
+        return None
+    golden = Golden.load(path)
+    values = registration.function(golden, dtype or registration.dtype)
+    return compare(golden, values, registration.forward_bound, registration.gradient_bound)

@@ -1,0 +1,257 @@
+"""Softmax heads and their embeddings: names and layouts of the original releases, golden cases."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_seq.convert.cases import Golden, case, differentiate
+from keras_seq.convert.mapping import ANY_PREFIX, DENSE, Slot, Unused, mapping
+from keras_seq.convert.reference import bind, load_reference
+from keras_seq.layers import (
+    AdaptiveEmbedding,
+    AdaptiveSoftmax,
+    MixtureOfSoftmaxes,
+    SoftmaxHead,
+    TiedSoftmax,
+)
+
+# Mappings -----------------------------------------------------------------------------------------
+
+
+def embedding_slots(
+    embedding: keras.layers.Layer, head: SoftmaxHead, prefix: str = ANY_PREFIX
+) -> list[Slot | Unused]:
+    """The slots of a model's embedding; of a tied one, the decoder's names are aliases.
+
+    Args:
+        embedding: `keras.layers.ReversibleEmbedding`, `keras.layers.Embedding` or
+            `AdaptiveEmbedding`.
+        head: the model's head.
+        prefix: a regular expression for what stands before the names.
+    """
+    if isinstance(embedding, AdaptiveEmbedding):
+        return _adaptive_embedding_slots(embedding, head, prefix)
+    names = "encoder|decoder" if head.tied else "encoder"
+    return [Slot(embedding.embeddings, (rf"{prefix}(?:{names})\.weight",))]
+
+
+@mapping(AdaptiveEmbedding)
+def adaptive_embedding_slots(layer: AdaptiveEmbedding, prefix: str = ANY_PREFIX):
+    """`emb_layers.<cluster>.weight` and `emb_projs.<cluster>.weight`."""
+    return _adaptive_embedding_slots(layer, None, prefix)
+
+
+def _adaptive_embedding_slots(layer, head, prefix) -> list[Slot | Unused]:
+    tables = r"(?:emb_layers|out_layers)" if head is not None and head.tied else "emb_layers"
+    tie_projections = getattr(head, "tie_projections", False)
+    found: list[Slot | Unused] = [
+        Slot(table, (rf"{prefix}{tables}\.{i}\.weight",)) for i, table in enumerate(layer.tables)
+    ]
+    for i, projection in enumerate(layer.projections):
+        # The head projection of the softmax is its own even where the others are shared.
+        names = r"(?:emb_projs|out_projs)" if tie_projections and i else "emb_projs"
+        found.append(Slot(projection, (rf"{prefix}{names}\.{i}\.weight",)))
+    return found
+
+
+@mapping(TiedSoftmax)
+def tied_softmax_slots(layer: TiedSoftmax, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
+    """`decoder.weight` (unless tied) and `decoder.bias`."""
+    return _decoder_slots(layer.kernel, layer.bias, prefix)
+
+
+def _decoder_slots(kernel, bias, prefix) -> list[Slot | Unused]:
+    weights = (("weight", kernel), ("bias", bias))
+    return [
+        Slot(variable, (rf"{prefix}decoder[._]{name}",))
+        for name, variable in weights
+        if variable is not None
+    ]
+
+
+@mapping(MixtureOfSoftmaxes)
+def mixture_slots(layer: MixtureOfSoftmaxes, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
+    """`prior` and `latent` (dense layers) and the decoder that the experts share."""
+    return [
+        Slot(layer.prior_kernel, (rf"{prefix}prior\.weight",), DENSE),
+        Slot(layer.prior_bias, (rf"{prefix}prior\.bias",)),
+        Slot(layer.latent_kernel, (rf"{prefix}latent\.weight",), DENSE),
+        Slot(layer.latent_bias, (rf"{prefix}latent\.bias",)),
+        *_decoder_slots(layer.kernel, layer.bias, prefix),
+    ]
+
+
+@mapping(AdaptiveSoftmax)
+def adaptive_softmax_slots(layer: AdaptiveSoftmax, prefix: str = ANY_PREFIX):
+    """Each form under the names of the release that it follows.
+
+    Split: `decoder.weight`, `decoder.bias`, `tail_vectors`, `tail_bias`. Projected: `out_layers`,
+    `out_projs`, `cluster_weight`, `cluster_bias`. Torch: `head` and `tail` of PyTorch's module,
+    where `head` holds frequent words and clusters in one matrix.
+    """
+    found: list[Slot | Unused] = []
+    if layer.form == "torch":
+        return _torch_slots(layer, prefix)
+    clusters = [(layer.cluster_kernel, "weight"), (layer.cluster_bias, "bias")]
+    if layer.form == "split":
+        kernel = layer.kernels[0] if layer.kernels else None
+        bias = layer.biases[0] if layer.biases else None
+        found += _decoder_slots(kernel, bias, prefix)
+        names = {"weight": "tail_vectors", "bias": "tail_bias"}
+    else:
+        for i, kernel in enumerate(layer.kernels):
+            found.append(Slot(kernel, (rf"{prefix}out_layers\.{i}\.weight",)))
+        for i, bias in enumerate(layer.biases):
+            found.append(Slot(bias, (rf"{prefix}out_layers\.{i}\.bias",)))
+        for i, projection in enumerate(layer.projections):
+            found.append(Slot(projection, (rf"{prefix}out_projs\.{i}\.weight",)))
+        names = {"weight": "cluster_weight", "bias": "cluster_bias"}
+    found += [Slot(v, (prefix + names[kind],)) for v, kind in clusters if v is not None]
+    return found
+
+
+def _torch_slots(layer: AdaptiveSoftmax, prefix: str) -> list[Slot | Unused]:
+    words, clusters = layer.kernels[0].shape[0], len(layer.cutoffs)
+    total = words + clusters
+    parts: list[tuple[str, Any, int]] = [("weight", layer.kernels[0], 0)]
+    if layer.cluster_kernel is not None:
+        parts.append(("weight", layer.cluster_kernel, words))
+    if layer.biases:
+        parts.append(("bias", layer.biases[0], 0))
+    if layer.cluster_bias is not None:
+        parts.append(("bias", layer.cluster_bias, words))
+    found: list[Slot | Unused] = [
+        Slot(variable, (rf"{prefix}head\.{kind}",), rows=(first, total))
+        for kind, variable, first in parts
+    ]
+    tails = zip(layer.projections, layer.kernels[1:], strict=True)
+    for i, (projection, kernel) in enumerate(tails):
+        found.append(Slot(projection, (rf"{prefix}tail\.{i}\.0\.weight",), DENSE))
+        found.append(Slot(kernel, (rf"{prefix}tail\.{i}\.1\.weight",)))
+    return found
+
+
+# Cases --------------------------------------------------------------------------------------------
+
+
+def _cutoffs(cutoffs: list[int], words: int) -> list[int]:
+    """The cut-offs below the vocabulary size, which some files list as the last one."""
+    return [cutoff for cutoff in cutoffs if cutoff < words]
+
+
+def _head_outputs(head: AdaptiveSoftmax, golden: Golden, hidden, tables=None) -> dict[str, Any]:
+    """Whichever of the outputs of a head the file has."""
+    target = golden.input("target")
+    nll = head.nll(hidden, target, tables=tables)
+    bounds = np.asarray(head.cutoffs)
+    order = np.argsort(np.sum(target[:, None] >= bounds, axis=1), kind="stable")
+    outputs = {
+        "nll": nll,
+        "mean_nll": ops.mean(nll),
+        "target_logprob": -nll,
+        "nll_cluster_order": ops.take(nll, order, axis=0),
+    }
+    if "out/log_prob" in golden.arrays:
+        outputs["log_prob"] = head(hidden, tables=tables)
+    return {name: value for name, value in outputs.items() if f"out/{name}" in golden.arrays}
+
+
+@case("softmax_splitcross")
+def split_cross_entropy(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
+    """The split form; the decoder comes as an input of the file and is a weight here."""
+    config = golden.config
+    words = config["ntoken"]
+    head = AdaptiveSoftmax(
+        words, cutoffs=_cutoffs(config["splits"], words), form="split", dtype=dtype
+    )
+    hidden = golden.input("x").astype(dtype)
+    head.build(hidden.shape)
+    decoder = {name: golden.input(name) for name in ("decoder_weight", "decoder_bias")}
+    parameters = {**golden.parameters, **decoder}
+    load_reference(head, parameters)
+    values = differentiate(
+        golden,
+        lambda inputs: _head_outputs(head, golden, inputs["x"]),
+        bind(head, parameters),
+        {"x": hidden},
+    )
+    for name in decoder:
+        values[f"grad_in/{name}"] = values.pop(f"grad/{name}")
+    return values
+
+
+@case("softmax_torch_adaptive")
+def torch_adaptive(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
+    """PyTorch's own form."""
+    config = golden.config
+    words = config["n_classes"]
+    head = AdaptiveSoftmax(
+        words,
+        cutoffs=_cutoffs(config["cutoffs"], words),
+        form="torch",
+        div_value=config["div_value"],
+        use_bias=config.get("head_bias", False),
+        dtype=dtype,
+    )
+    hidden = golden.input("x").astype(dtype)
+    head.build(hidden.shape)
+    load_reference(head, golden.parameters)
+    return differentiate(
+        golden,
+        lambda inputs: _head_outputs(head, golden, inputs["x"]),
+        bind(head, golden.parameters),
+        {"x": hidden},
+    )
+
+
+class _EmbeddingAndHead:
+    """An adaptive embedding and the softmax tied to it, as one object with a mapping."""
+
+    def __init__(self, embedding: AdaptiveEmbedding, head: AdaptiveSoftmax):
+        self.embedding = embedding
+        self.head = head
+
+    @property
+    def weights(self) -> list:
+        return [*self.embedding.weights, *self.head.weights]
+
+
+@mapping(_EmbeddingAndHead)
+def _embedding_and_head_slots(pair: _EmbeddingAndHead, prefix: str = ANY_PREFIX):
+    return [
+        *embedding_slots(pair.embedding, pair.head, prefix),
+        *adaptive_softmax_slots(pair.head, prefix),
+    ]
+
+
+@case("adaptive_embedding_softmax")
+def adaptive_embedding_softmax(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
+    """The projected form with its tied embedding."""
+    config = golden.config
+    words, width = config["n_token"], config["d_proj"]
+    options = {
+        "cutoffs": _cutoffs(config["cutoffs"], words),
+        "embedding_dim": config["d_embed"],
+        "div_value": config["div_val"],
+        "dtype": dtype,
+    }
+    embedding = AdaptiveEmbedding(words, output_dim=width, **options)
+    tied = config.get("tied_layers", True)
+    tie_projections = bool(np.any(config.get("tied_projs", False)))
+    head = AdaptiveSoftmax(
+        words, form="projected", tied=tied, tie_projections=tie_projections, **options
+    )
+    embedding.build((None, None))
+    head.build((None, width))
+    pair = _EmbeddingAndHead(embedding, head)
+    load_reference(pair, golden.parameters)
+
+    def forward(inputs):
+        tables = head.tied_tables(embedding) if tied else None
+        outputs = _head_outputs(head, golden, inputs["hidden"], tables)
+        return {"embedding": embedding(golden.input("tokens")), **outputs}
+
+    hidden = golden.input("hidden").astype(dtype)
+    return differentiate(golden, forward, bind(pair, golden.parameters), {"hidden": hidden})

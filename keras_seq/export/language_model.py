@@ -1,0 +1,155 @@
+"""Signatures of a language model: ids or text in, log-probabilities, tokens or text out."""
+
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+from keras_seq.export.signatures import Signature, require, signature, wire_type
+from keras_seq.export.streaming import initial_state_signature, named_state, step_signature
+from keras_seq.generation.batched import generation_loop, row_seeds
+from keras_seq.generation.joining import join, valid_text
+from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Bounds of the signatures that take text.
+
+    Attributes:
+        top_k: number of next tokens in the answer of `text`.
+        max_tokens: a text's last so many tokens are read.
+        max_length: most tokens that `generate` makes.
+    """
+
+    top_k: int = 10
+    max_tokens: int = 1024
+    max_length: int = 1024
+
+    def __post_init__(self):
+        for name in ("top_k", "max_tokens", "max_length"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. Received: {name}={value!r}."
+                )
+
+
+def language_model_signatures(
+    model: keras.Model, vocabulary, options: TextOptions
+) -> dict[str, Signature]:
+    """Traces the signatures of a language model.
+
+    The core is traced twice: once for whole sequences, once as the step that all others share.
+
+    Args:
+        model: a model of the state contract.
+        vocabulary: its vocabulary; without one (`None`), there is nothing that takes text.
+        options: bounds of text.
+
+    Returns:
+        Signatures by name: `serving_default`, `log_probs`, `step`, `initial_state` and, with a
+        vocabulary, `text` and `generate`.
+    """
+    steps = Stepper(model)
+    whole = _whole(model)
+    signatures = {
+        "serving_default": whole,
+        "log_probs": whole,
+        "initial_state": initial_state_signature(steps),
+        "step": _step(steps, model),
+    }
+    if vocabulary is not None:
+        check_vocabulary(model, vocabulary)
+        signatures["text"] = _text(steps, vocabulary, options)
+        signatures["generate"] = _generate(steps, vocabulary, options)
+    return signatures
+
+
+_IDS = tf.TensorSpec((None, None), tf.int32)
+_TEXT = tf.TensorSpec((None,), tf.string)
+
+
+def _checked(ids, model: keras.Model):
+    """The ids, if all are in the vocabulary (a GPU would answer others with zeros)."""
+    size = getattr(model, "vocabulary_size", None)
+    if size is None:
+        return ids
+    return require(
+        (ids >= 0) & (ids < size), f"`ids` must be from 0 to {size - 1}, the vocabulary's.", ids
+    )
+
+
+def _whole(model: keras.Model) -> Signature:
+    def log_probs(ids):
+        outputs = model(_checked(ids, model), training=False)
+        return {"log_probs": tf.cast(outputs, wire_type(outputs.dtype))}
+
+    return signature(log_probs, {"ids": tf.zeros((1, 8), tf.int32)}, ids=_IDS)
+
+
+def _step(steps: Stepper, model: keras.Model) -> Signature:
+    def step(ids, **state):
+        values, state = steps.advance(_checked(ids, model), *steps.flat(state))
+        return {"log_probs": steps.log_probs(values), **named_state(steps, state)}
+
+    return step_signature(steps, step, ids=_IDS)
+
+
+def _text(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
+    count = min(options.top_k, vocabulary.size)
+
+    def text(text):
+        ids, lengths = _encode(vocabulary, text, options.max_tokens)
+        values, _ = steps.advance(ids, *steps.initial_state(tf.shape(ids)[0]))
+        last = tf.gather(values, (lengths - 1)[:, None], batch_dims=1)
+        scores, best = tf.math.top_k(steps.log_probs(last)[:, 0], count)
+        tokens = valid_text(vocabulary.to_tokens(best))
+        return {"tokens": tokens, "scores": scores, "ids": best}
+
+    return signature(text, {"text": tf.constant([""])}, text=_TEXT)
+
+
+def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
+    def generate(text, length, temperature, top_k, seed):
+        length = require(
+            (length >= 0) & (length <= options.max_length),
+            f"`length` must be from 0 to {options.max_length}.",
+            length,
+        )
+        temperature = require(
+            (temperature >= 0) & tf.math.is_finite(temperature),
+            "`temperature` must be a finite number, 0 or more.",
+            temperature,
+        )
+        top_k = require(top_k >= 0, "`top_k` must be 0 or more.", top_k)
+        ids, lengths = _encode(vocabulary, text, options.max_tokens)
+        batch = tf.shape(ids)[0]
+        length, temperature, top_k = (
+            tf.broadcast_to(value, [batch]) for value in (length, temperature, top_k)
+        )
+        seeds = row_seeds(seed, batch)
+        made = generation_loop(
+            steps, ids, lengths, length, temperature, top_k, tf.ones([batch]), seeds
+        )
+        tokens = vocabulary.to_tokens(tf.maximum(made, 0))
+        return {"text": join(vocabulary, tokens, made >= 0, text), "ids": made}
+
+    whole, real = tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.float32)
+    example = {
+        "text": tf.constant([""]),
+        "length": tf.constant(2),
+        "temperature": tf.constant(1.0),
+        "top_k": tf.constant(0),
+        "seed": tf.constant(0),
+    }
+    return signature(
+        generate, example, text=_TEXT, length=whole, temperature=real, top_k=whole, seed=whole
+    )
+
+
+def _encode(vocabulary, text, limit: int):
+    """(b, t) ids of texts after the token that starts them, the last `limit` of each, and (b,) lengths."""
+    ids = vocabulary.encode(text)
+    start = tf.fill([tf.shape(text)[0], 1], tf.constant(start_id(vocabulary), tf.int32))
+    ids = tf.concat([start, ids], axis=1)[:, -limit:]
+    return ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32)

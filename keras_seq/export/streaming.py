@@ -1,0 +1,52 @@
+"""Signatures over a state that the client keeps: named tensors in, named tensors out."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_seq.export.signatures import Signature, require, signature, wire_type
+from keras_seq.generation.stepping import Stepper
+
+MAX_BATCH = 4096  # of `initial_state`, whose answer grows with a number in the request
+
+
+def initial_state_signature(steps: Stepper) -> Signature:
+    """batch_size () → the zero state of so many independent streams."""
+
+    def initial_state(batch_size):
+        batch_size = require(
+            (batch_size >= 1) & (batch_size <= MAX_BATCH),
+            f"`batch_size` must be from 1 to {MAX_BATCH}.",
+            batch_size,
+        )
+        return named_state(steps, steps.initial_state(batch_size))
+
+    spec = tf.TensorSpec((), tf.int32)
+    return signature(initial_state, {"batch_size": tf.constant(1)}, batch_size=spec)
+
+
+def step_signature(steps: Stepper, function, **inputs: tf.TensorSpec) -> Signature:
+    """inputs and state → outputs and state.
+
+    Args:
+        steps: the model.
+        function: `function(input, **state)` returns outputs and state in one dictionary.
+        **inputs: the one input besides the state.
+    """
+    specs = {
+        spec.name: tf.TensorSpec(spec.shape, wire_type(spec.dtype)) for spec in steps.state_specs
+    }
+    example: dict[str, Any] = {
+        name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)
+        for name, spec in inputs.items()
+    }
+    example |= named_state(steps, steps.initial_state(1))
+    return signature(function, example, **inputs, **specs)
+
+
+def named_state(steps: Stepper, state) -> dict[str, Any]:
+    """A flat state as the tensors that travel."""
+    return {
+        name: tf.cast(part, wire_type(part.dtype))
+        for name, part in zip(steps.names, state, strict=True)
+    }

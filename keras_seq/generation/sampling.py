@@ -1,0 +1,171 @@
+"""Drawing the next token from log-probabilities."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import tensorflow as tf
+
+
+def sample(log_probs, temperature=1.0, top_k=0, top_p=1.0, seed=None) -> tf.Tensor:
+    """Draws one token for each row of log-probabilities, eagerly or in a graph.
+
+    The log-probabilities are divided by the temperature, cut to the `top_k` likeliest tokens, and of these to
+    the smallest set of likeliest ones whose share of the rest is at least `top_p`. The draw inverts the
+    cumulative distribution, so that one uniform number decides about a row.
+
+    `temperature`, `top_k` and `top_p` may be numbers, or tensors of shape `()` or `(b,)`.
+
+    Args:
+        log_probs: (b, v) log-probabilities, or logits. Tokens at minus infinity are never drawn.
+        temperature: not negative. 0 takes the likeliest token (the first of several).
+        top_k: number of tokens that may be drawn; 0 for all.
+        top_p: share of the probability that may be drawn, in (0, 1].
+        seed: an integer or a pair of integers for the whole batch; integers of shape (b, 2), a pair
+            for each row, with which a row's draw depends on nothing in the other rows; `None` for
+            a new seed at each call.
+
+    Output shape:
+        (b,) token ids, int32.
+
+    Raises:
+        ValueError: for a number out of range, or log-probabilities that are not of rank 2.
+        tf.errors.InvalidArgumentError: for a tensor that holds a value out of range, and for a
+            row of log-probabilities without any finite value.
+
+    Example:
+
+    >>> log_probs = np.log([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]])
+    >>> keras_seq.generation.sample(log_probs, temperature=0).numpy()
+    array([1, 0], dtype=int32)
+    """
+    check_options(temperature, top_k, top_p)
+    log_probs = tf.convert_to_tensor(log_probs)
+    if log_probs.shape.rank != 2:
+        raise ValueError(
+            "`log_probs` must be of shape (batch, vocabulary). "
+            f"Received: log_probs.shape={log_probs.shape}. Take one time step of a longer output."
+        )
+    highest = tf.reduce_max(log_probs, axis=1, keepdims=True)
+    message = "`log_probs` must hold a finite value in every row and no NaN: did training diverge?"
+    with tf.control_dependencies(_assertion(tf.math.is_finite(highest), message)):
+        greedy = tf.argmax(log_probs, axis=1, output_type=tf.int32)
+    if _is_number(temperature) and temperature == 0:
+        return greedy
+
+    batch = tf.shape(log_probs)[0]
+    temperature = _rows(temperature, batch, log_probs.dtype)
+    cold = tf.equal(temperature, 0)
+    scaled = (log_probs - highest) / tf.where(cold, tf.ones_like(temperature), temperature)[:, None]
+    uniform = _uniform(seed, batch)
+    if _is_number(top_k) and _is_number(top_p) and top_k == 0 and top_p == 1:
+        return tf.where(cold, greedy, _draw(tf.exp(scaled), uniform))
+
+    top_k, top_p = _rows(top_k, batch, tf.int32), _rows(top_p, batch, tf.float64)
+    weights = tf.cond(
+        tf.reduce_any((top_k > 0) | (top_p < 1)),
+        lambda: _likeliest(scaled, top_k, top_p),
+        lambda: tf.exp(scaled),
+    )
+    return tf.where(cold, greedy, _draw(weights, uniform))
+
+
+def check_options(temperature, top_k, top_p) -> None:
+    """Refuses values out of range: numbers at once, tensors when they are evaluated.
+
+    Raises:
+        ValueError: for a number out of range.
+    """
+    _check(
+        "temperature",
+        temperature,
+        lambda x: (x >= 0) & (x < math.inf),
+        "must be a finite number, 0 or more",
+        "0 takes the likeliest token",
+    )
+    _check(
+        "top_k",
+        top_k,
+        lambda x: x >= 0,
+        "must be an integer, 0 or more",
+        "0 lets all tokens be drawn",
+        integer=True,
+    )
+    _check(
+        "top_p",
+        top_p,
+        lambda x: (x > 0) & (x <= 1),
+        "must be a number above 0 and at most 1",
+        "1 lets all tokens be drawn",
+    )
+
+
+def _check(name: str, value, fits, rule: str, hint: str, integer: bool = False) -> None:
+    if tf.is_tensor(value):
+        tf.debugging.Assert(tf.reduce_all(fits(value)), [f"`{name}` {rule}: {hint}.", value])
+    elif (
+        not _is_number(value)
+        or isinstance(value, bool)
+        or not fits(value)
+        or (integer and value != int(value))
+    ):
+        raise ValueError(f"`{name}` {rule}: {hint}. Received: {name}={value!r}.")
+
+
+def _assertion(condition, message: str) -> list:
+    """Control dependencies of a check (eagerly there are none: it raises)."""
+    check = tf.debugging.Assert(tf.reduce_all(condition), [message])
+    return [] if check is None else [check]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real)
+
+
+def _rows(value, batch, dtype) -> Any:
+    """A number or tensor as one value for each row."""
+    return tf.broadcast_to(tf.cast(value, dtype), [batch])
+
+
+def _uniform(seed, batch) -> Any:
+    """(b,) uniform numbers in [0, 1) in float64. The algorithm is fixed: it is the same on all devices."""
+    options: dict[str, Any] = {"dtype": tf.float64, "alg": "philox"}
+    if seed is None:
+        seed = tf.random.uniform((2,), tf.int32.min, tf.int32.max, dtype=tf.int32)
+    seed = tf.cast(seed, tf.int32)
+    if seed.shape.rank == 0:
+        seed = tf.stack([seed, 0])
+    if seed.shape.rank == 1:
+        return tf.random.stateless_uniform([batch], seed, **options)
+    return tf.map_fn(
+        lambda pair: tf.random.stateless_uniform([], pair, **options),
+        seed,
+        fn_output_signature=tf.TensorSpec((), tf.float64),
+    )
+
+
+def _draw(weights, uniform) -> Any:
+    """The index at which the running sum of `weights` (b, n) passes `uniform` (b,) of its total."""
+    total = tf.cumsum(tf.cast(weights, tf.float64), axis=1)
+    passed = total <= uniform[:, None] * total[:, -1:]
+    return tf.reduce_sum(tf.cast(passed, tf.int32), axis=1)
+
+
+def _likeliest(scaled, top_k, top_p) -> Any:
+    """exp(scaled), with zeros for all but the likeliest tokens of each row, in their own order.
+
+    As the order stays, a row without limits is drawn as in a batch in which no row has any.
+    """
+    size = tf.shape(scaled)[1]
+    limit = tf.where(top_k == 0, size, tf.minimum(top_k, size))
+    values, indices = tf.math.top_k(scaled, tf.reduce_max(limit))
+    batch, count = tf.unstack(tf.shape(values))
+    rank = tf.range(count)[None]
+    weights = tf.where(rank < limit[:, None], tf.exp(tf.cast(values, tf.float64)), 0.0)
+    before = tf.cumsum(weights, axis=1, exclusive=True)
+    share = top_p[:, None] * tf.reduce_sum(weights, axis=1, keepdims=True)
+    kept = (weights > 0) & ((before < share) | (top_p == 1)[:, None])
+    rows = tf.broadcast_to(tf.range(batch)[:, None], [batch, count])
+    places = tf.stack([rows, indices], axis=-1)
+    mask = tf.scatter_nd(places, tf.cast(kept, scaled.dtype), tf.shape(scaled))
+    return tf.exp(scaled) * mask

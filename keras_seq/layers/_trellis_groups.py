@@ -1,0 +1,75 @@
+"""The mixed-group kernel of a trellis: the sparse kernel of Theorem 1."""
+
+from keras import ops
+
+from keras_seq.layers._trellis_levels import previous_hidden
+from keras_seq.layers._trellis_plan import TrellisPlan
+
+
+class GroupProduct:
+    """The hidden part of the convolution with a mixed-group kernel.
+
+    Group g sees its own previous step and the current step of group g-1; group 1 sees the injected
+    input instead. Group g stays zero in its first g-1 levels, where nothing has reached it yet: a
+    step of its biases alone would put a foreign value before the window's start.
+
+    Args:
+        plan: the trellis; its kernel has two taps.
+        gates: its gates.
+        groups: the widths of the groups.
+    """
+
+    def __init__(self, plan: TrellisPlan, gates, groups: tuple[int, ...]):
+        self.plan = plan
+        self.gates = gates
+        self.groups = groups
+
+    def step(self, level, weights, injection, source, hidden_in, cell, zero_below):
+        """One level; see `DenseProduct.step`. `weights` are a matrix and a bias for each group."""
+        del zero_below
+        dilation = self.plan.dilations[level]
+        past = self._split(source[:, :-dilation])
+        below = self._split(source[:, dilation:])
+        raw = self._split(previous_hidden(self.plan, level, hidden_in))
+        cells = self._split(cell)
+        hidden, new_cells = [], []
+        for g in range(len(self.groups)):
+            if g > level:
+                hidden.append(ops.zeros_like(past[g]))
+                new_cells.append(ops.zeros_like(past[g]))
+                continue
+            matrix, bias = weights[2 * g], weights[2 * g + 1]
+            if g == 0:
+                pre = injection + ops.matmul(past[0], matrix)
+            else:
+                seen = ops.concatenate([past[g], below[g - 1]], axis=-1)
+                pre = ops.matmul(seen, matrix) + bias
+            h, c = self.gates(pre, raw[g], cells[g])
+            hidden.append(h)
+            new_cells.append(c)
+        return ops.concatenate(hidden, axis=-1), ops.concatenate(new_cells, axis=-1)
+
+    def _split(self, sequence):
+        pieces, start = [], 0
+        for width in self.groups:
+            pieces.append(sequence[..., start : start + width])
+            start += width
+        return pieces
+
+
+def spread_blocks(kernel, used: tuple[int, ...], blocks: int):
+    """Puts the column blocks of a kernel at their places among all blocks, zeros elsewhere.
+
+    Args:
+        kernel: `(d, len(used) * width)`.
+        used: the blocks that it holds.
+        blocks: how many there are.
+
+    Returns:
+        A kernel `(d, blocks * width)`.
+    """
+    if len(used) == blocks:
+        return kernel
+    pieces = dict(zip(used, ops.split(kernel, len(used), axis=-1), strict=True))
+    zero = ops.zeros_like(next(iter(pieces.values())))
+    return ops.concatenate([pieces.get(block, zero) for block in range(blocks)], axis=-1)

@@ -1,0 +1,112 @@
+"""What every output layer over a vocabulary has in common."""
+
+import keras
+from keras import ops
+
+
+class SoftmaxHead(keras.layers.Layer):
+    """Abstract output layer over a vocabulary; it owns both the probabilities and the loss.
+
+    A subclass implements `call`, which maps hidden states to log-probabilities, and
+    `_nll`, which maps hidden states and targets to negative log-likelihoods and may be cheaper.
+    Products are computed in the layer's compute type, softmax and loss in float32 at least.
+
+    Args:
+        vocabulary_size: integer, the number of words.
+        tied: boolean. Whether the word vectors are the embedding's, handed to every call as
+            `tables`. Otherwise the head owns them.
+    """
+
+    def __init__(self, vocabulary_size: int, tied: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        if vocabulary_size < 1:
+            raise ValueError(
+                f"`vocabulary_size` must be positive. Received: vocabulary_size={vocabulary_size}"
+            )
+        self.vocabulary_size = int(vocabulary_size)
+        self.tied = bool(tied)
+
+    def call(self, hidden, tables=None, training=None, masks=None):
+        raise NotImplementedError
+
+    def _nll(self, hidden, targets, tables, training, masks):
+        raise NotImplementedError
+
+    def nll(self, hidden, targets, tables=None, training=None, masks=None):
+        """Negative log-likelihood of every target.
+
+        Args:
+            hidden: float tensor of shape `(..., d)`.
+            targets: integer tensor of shape `(...)`.
+            tables: the tied word vectors, see the class; `None` if the head owns them.
+            training: boolean; whether dropout is applied.
+            masks: optional dictionary of dropout masks, in place of drawn ones.
+
+        Returns:
+            A tensor of shape `(...)`, float32 at least.
+        """
+        hidden = ops.cast(ops.convert_to_tensor(hidden), self.compute_dtype)
+        if not self.built:
+            self.build(hidden.shape)
+        return self._nll(hidden, ops.cast(targets, "int32"), tables, training, masks)
+
+    @property
+    def loss_dtype(self) -> str:
+        """The type of softmax and loss: float32 under mixed precision, else the compute type."""
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def compute_output_shape(self, hidden_shape, *args, **kwargs):
+        return (*hidden_shape[:-1], self.vocabulary_size)
+
+    def compute_output_spec(self, hidden, *args, **kwargs):
+        return keras.KerasTensor(self.compute_output_shape(hidden.shape), dtype=self.loss_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "vocabulary_size": self.vocabulary_size,
+            "tied": self.tied,
+        }
+
+    def tied_tables(self, embedding) -> list:
+        """The `tables` argument for an embedding layer that shares its word vectors.
+
+        Args:
+            embedding: `keras.layers.Embedding`, `keras.layers.ReversibleEmbedding` or
+                `keras_seq.layers.AdaptiveEmbedding`.
+        """
+        tables = getattr(embedding, "tables", None)
+        return [embedding.embeddings] if tables is None else list(tables)
+
+    def _table(self, tables, own):
+        """The one matrix of word vectors of shape (V, d), tied or the head's own."""
+        if not self.tied:
+            if tables:
+                raise ValueError(
+                    f"{type(self).__name__} was built with `tied=False` and owns its word vectors. "
+                    f"Received: {len(tables)} tied tables. Pass `tied=True` to the constructor, "
+                    "or no tables."
+                )
+            return own
+        if tables is None or len(tables) != 1:
+            raise ValueError(
+                f"{type(self).__name__} with `tied=True` needs `tables=[embeddings]`, one matrix "
+                f"of shape (vocabulary_size, d). Received: tables={_describe(tables)}. Pass the "
+                "embedding's matrix, or build the head with `tied=False`."
+            )
+        return tables[0]
+
+    def _cast(self, weight):
+        """A weight in the compute type; `nll` runs outside of Keras' own casting."""
+        return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)
+
+    def _affine(self, x, weight, bias=None):
+        """`x weight^T + bias` in the compute type, for a weight of shape (outputs, inputs)."""
+        x = ops.matmul(x, ops.transpose(self._cast(weight)))
+        return x if bias is None else x + self._cast(bias)
+
+
+def _describe(tables) -> str:
+    if tables is None:
+        return "None"
+    return f"[{', '.join(str(tuple(table.shape)) for table in tables)}]"

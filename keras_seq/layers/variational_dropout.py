@@ -1,0 +1,93 @@
+"""Dropout with one mask for all steps of a sequence."""
+
+import keras
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq._random import bernoulli_mask, draw_seed
+
+
+def check_rate(rate: float, name: str = "rate") -> float:
+    """Returns a dropout rate as a float, after a check that it lies in [0, 1)."""
+    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={rate}. "
+            "It is the share of values that are dropped."
+        )
+    return float(rate)
+
+
+@export("keras_seq.layers.VariationalDropout")
+class VariationalDropout(keras.layers.Layer):
+    """Drops whole features of a sequence: one mask for all time steps.
+
+    Gal and Ghahramani, *A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks* (2016), section 4; also known as locked dropout. TrellisNet uses it on the input, the
+    output and the hidden units. The kept values are scaled by `1 / (1 - rate)`.
+
+    The mask is a value: it may be drawn with `get_mask` and passed to several calls. Under a
+    `tf.distribute` strategy every replica draws its own. A Keras mask passes through unchanged.
+
+    Args:
+        rate: float in [0, 1). The share of features that are dropped.
+        seed: optional integer, the seed of the layer's own random generator.
+
+    Call arguments:
+        x: float tensor of shape `(b, ..., t, d)`; the mask has size one along `t`.
+        training: boolean; without it, or when false, the layer returns `x`.
+        dropout_mask: optional tensor that broadcasts to `x`, used as it is (with its scaling) in
+            place of a drawn mask, whatever `training` says.
+
+    Output shape:
+        The shape of `x`.
+
+    Raises:
+        ValueError: if `rate` is not in [0, 1), or `x` has fewer than two axes.
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_seq.layers import VariationalDropout
+
+    y = VariationalDropout(0.5, seed=1)(np.ones((2, 5, 8)), training=True)
+    print(y.shape)  # (2, 5, 8): every row of y[0] is the same
+    ```
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = check_rate(rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, x_shape):
+        if len(x_shape) < 2:
+            raise ValueError(
+                "`x` must have a time axis and a feature axis, (b, t, d). "
+                f"Received: x.shape={tuple(x_shape)}"
+            )
+        self.built = True
+
+    def get_mask(self, batch_size, features: int, dtype=None):
+        """Draws a mask of shape `(batch_size, 1, features)`, for the argument `dropout_mask`."""
+        shape = (batch_size, 1, features)
+        return bernoulli_mask(
+            shape, self.rate, draw_seed(self.seed_generator), dtype or self.compute_dtype
+        )
+
+    def call(self, x, training=None, dropout_mask=None):
+        if dropout_mask is not None:
+            return x * ops.cast(dropout_mask, x.dtype)
+        if not training or self.rate == 0:
+            return x
+        shape = ops.shape(x)
+        mask_shape = (*shape[:-2], 1, shape[-1])
+        return x * bernoulli_mask(mask_shape, self.rate, draw_seed(self.seed_generator), x.dtype)
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

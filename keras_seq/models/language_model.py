@@ -1,0 +1,429 @@
+"""A language model: embedding, causal core, softmax head."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_seq import metrics as seq_metrics
+from keras_seq._export import export
+from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
+from keras_seq.losses import activation_regularization, temporal_activation_regularization
+from keras_seq.models.sequence_model import LossTerms, SequenceModel
+
+
+class Features(NamedTuple):
+    """Hidden values of a language model before its head.
+
+    Attributes:
+        outputs: (b, t, d) what the head reads: the core's output after output dropout.
+        raw: (b, t, d) the core's output itself.
+        auxiliary: (b, m, t, d) outputs of earlier levels, after dropout; `None` without them.
+        state: the final state; `None` if it was not asked for.
+    """
+
+    outputs: Any
+    raw: Any
+    auxiliary: Any
+    state: Any
+
+
+@export("keras_seq.models.LanguageModel")
+class LanguageModel(SequenceModel):
+    """Predicts each next token: embedding → causal core → head.
+
+    The model owns its loss: `fit` takes pairs (ids, targets) and minimises
+
+        mean(NLL) + λ Σₘ mean(NLLₘ) + α mean(h²) + β mean((rₜ₊₁ − rₜ)²)
+
+    with the auxiliary outputs m of the core (deep supervision: TrellisNet, section 4.2), the core's
+    output r
+    and the same after dropout h (activation and temporal-activation regularisation: Merity et al.,
+    2017).
+
+    Two ways of training on a long text:
+
+    * *effective history*: windows overlap by `history` steps, and the first `history` outputs of a
+      window carry
+      no loss. Data with sample weights say themselves which tokens count, and `history` is not
+      applied to them.
+    * *repackaging* (`carry_state=True`): windows are disjoint and the final state of one is the
+      initial state of
+      the next, without gradient; the state kind is the core's own (`TrellisNet(state="history")` is
+      the paper's).
+
+    Args:
+        vocabulary_size: number of tokens v.
+        embedding_dim: width e of the embedding.
+        core: a causal layer (b, t, e) → (b, t, d) with `call(x, initial_state, return_state,
+            training)` and
+            `get_initial_state(batch_size)`.
+        head: `"tied"` (softmax with the embedding's table, d = e), `"softmax"` (with its own
+            kernel), or a
+            `SoftmaxHead`. A head with `tied=True` reads the embedding's tables.
+        embedding: a layer ids → (b, t, e) with a property `tables`, or `None` for
+            `keras.layers.ReversibleEmbedding`.
+        embedding_dropout: rate at which rows of the embedding are dropped.
+        input_dropout: rate of variational dropout between embedding and core.
+        output_dropout: rate of variational dropout between core and head.
+        auxiliary_weight: λ. The core must have auxiliary outputs if it is not zero.
+        activation_regularization: α.
+        temporal_activation_regularization: β.
+        history: leading outputs of a window that carry no loss.
+        carry_state: carry the state from batch to batch in `fit` and `evaluate`.
+        seed: seed of the dropout masks and of the embedding.
+        **kwargs: of `keras.Model`.
+
+    Call arguments:
+        ids: (b, t) token ids.
+        initial_state: a state from `get_initial_state` or an earlier call.
+        return_state: also return the final state.
+        training: whether dropout is on.
+        masks: dropout masks from `get_masks` to use instead of fresh ones.
+
+    Output shape:
+        (b, t, v) log-probabilities of the next token in float32; with `return_state`, a pair with
+        the state.
+
+    Raises:
+        ValueError: where the sizes of embedding, core and head do not fit.
+
+    Example:
+
+    >>> core = keras_seq.layers.TrellisNet(units=24, output_units=16, levels=6)
+    >>> model = keras_seq.models.LanguageModel(vocabulary_size=50, embedding_dim=16, core=core)
+    >>> model.compile("adam")
+    >>> ids = np.random.randint(0, 50, (8, 20))
+    >>> history = model.fit(ids, np.roll(ids, -1, axis=1), verbose=0)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_dim: int,
+        core: keras.layers.Layer,
+        head: str | SoftmaxHead = "tied",
+        embedding: keras.layers.Layer | None = None,
+        embedding_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        auxiliary_weight: float = 0.0,
+        activation_regularization: float = 0.0,
+        temporal_activation_regularization: float = 0.0,
+        history: int = 0,
+        carry_state: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(carry_state=carry_state, **kwargs)
+        if vocabulary_size < 1 or embedding_dim < 1:
+            raise ValueError(
+                "`vocabulary_size` and `embedding_dim` must be positive. Received: "
+                f"vocabulary_size={vocabulary_size}, embedding_dim={embedding_dim}."
+            )
+        if history < 0:
+            raise ValueError(f"`history` must not be negative. Received: history={history}.")
+        if auxiliary_weight and not getattr(core, "auxiliary_levels", ()):
+            raise ValueError(
+                "`auxiliary_weight` needs a core with auxiliary outputs. Received: "
+                f"auxiliary_weight={auxiliary_weight} and a {type(core).__name__} without. "
+                "Set the core's `auxiliary_frequency`."
+            )
+        self.vocabulary_size = vocabulary_size
+        self.embedding_dim = embedding_dim
+        self.auxiliary_weight = auxiliary_weight
+        self.activation_regularization = activation_regularization
+        self.temporal_activation_regularization = temporal_activation_regularization
+        self.history_steps = history
+        self.seed = seed
+
+        policy = self.dtype_policy
+        self._own_embedding = embedding is not None
+        self.embedding = embedding or keras.layers.ReversibleEmbedding(
+            vocabulary_size,
+            embedding_dim,
+            tie_weights=True,
+            embeddings_initializer=keras.initializers.RandomUniform(-0.1, 0.1, seed=seed),
+            dtype=policy,
+            name="embedding",
+        )
+        self.core = core
+        self.head = _get_head(head, vocabulary_size, policy)
+        self.embedding_dropout = EmbeddingDropout(
+            embedding_dropout, vocabulary_size, seed=seed, dtype=policy, name="embedding_dropout"
+        )
+        self.input_dropout = VariationalDropout(
+            input_dropout, seed=_next(seed, 1), dtype=policy, name="input_dropout"
+        )
+        self.output_dropout = VariationalDropout(
+            output_dropout, seed=_next(seed, 2), dtype=policy, name="output_dropout"
+        )
+        self.auxiliary_dropout = VariationalDropout(
+            output_dropout, seed=_next(seed, 3), dtype=policy, name="auxiliary_dropout"
+        )
+        self._perplexity = seq_metrics.Perplexity(name="perplexity")
+        self._bits = seq_metrics.BitsPerCharacter(name="bits")
+        self._nll = seq_metrics.NegativeLogLikelihood(name="nll")
+        self._tokens = seq_metrics.TokenCount(name="tokens")
+
+    def build(self, input_shape=(None, None)):
+        if self.built:
+            return
+        if not self.embedding.built:
+            self.embedding.build(input_shape)
+        if not self.core.built:
+            self.core.build((None, None, self.embedding_dim))
+        output = self.core.compute_output_shape((None, None, self.embedding_dim))
+        if isinstance(output, list):
+            output = output[0]
+        if not self.head.built:
+            self.head.build(tuple(output))
+        self.built = True
+
+    # Inference
+
+    def call(self, ids, initial_state=None, return_state=False, training=None, masks=None):
+        masks = self._masks(ids, training, masks)
+        features = self.features(ids, initial_state, return_state, training, masks=masks)
+        outputs = self.head(
+            features.outputs, tables=self.tables, training=training, masks=masks.get("head", {})
+        )
+        return (outputs, features.state) if return_state else outputs
+
+    def get_initial_state(self, batch_size, kind: str | None = None):
+        """The zero state of the core.
+
+        Args:
+            batch_size: b.
+            kind: `"exact"` for the state with which chunks equal the full pass; `None` for the
+                core's default.
+        """
+        if kind is None:
+            return self.core.get_initial_state(batch_size)
+        return self.core.get_initial_state(batch_size, kind=kind)
+
+    @property
+    def tables(self) -> list | None:
+        """The embedding's tables, where the head is tied to them; else `None`."""
+        if not self.head.tied:
+            return None
+        return getattr(self.embedding, "tables", None) or [self.embedding.embeddings]
+
+    def features(
+        self,
+        ids,
+        initial_state=None,
+        return_state: bool = False,
+        training: bool | None = None,
+        return_auxiliary: bool = False,
+        masks: dict[str, Any] | None = None,
+    ) -> Features:
+        """Everything before the head.
+
+        Args:
+            ids: (b, t) token ids.
+            initial_state: a state, or `None` for zero.
+            return_state: whether to return the final state.
+            training: whether dropout is on.
+            return_auxiliary: whether to return the core's auxiliary outputs.
+            masks: dropout masks of `get_masks`; drawn if `None` in training.
+        """
+        masks = self._masks(ids, training, masks)
+        x = self.embedding(ids)
+        x = self.embedding_dropout(x, ids, dropout_mask=masks.get("embedding"))
+        x = self.input_dropout(x, dropout_mask=masks.get("input"))
+        options: dict[str, Any] = {}
+        if return_auxiliary:
+            options["return_auxiliary"] = True
+        if hasattr(self.core, "get_masks"):
+            options["masks"] = masks.get("core", {})
+        result = self.core(
+            x,
+            initial_state=initial_state,
+            return_state=return_state,
+            training=training,
+            **options,
+        )
+        result = list(result) if isinstance(result, tuple | list) else [result]
+        raw = result.pop(0)
+        auxiliary = result.pop(0) if return_auxiliary else None
+        state = result.pop(0) if return_state else None
+        outputs = self.output_dropout(raw, dropout_mask=masks.get("output"))
+        if auxiliary is not None and masks.get("auxiliary") is not None:
+            auxiliary = auxiliary * ops.cast(masks["auxiliary"], auxiliary.dtype)
+        return Features(outputs, raw, auxiliary, state)
+
+    def get_masks(self, batch_size) -> dict[str, Any]:
+        """Draws the dropout masks of one training call.
+
+        Returns:
+            A dictionary: `embedding` (v, 1), `input` (b, 1, e), `core` (the core's own), `output`
+            (b, 1, d),
+            `auxiliary` (b, m, 1, d), `head` and `auxiliary_head` (the head's own); each already
+            holds the
+            factor 1 / (1 - rate), and rates of zero have no entry.
+        """
+        masks: dict[str, Any] = {}
+        if self.embedding_dropout.rate:
+            masks["embedding"] = self.embedding_dropout.get_mask()
+        if self.input_dropout.rate:
+            masks["input"] = self.input_dropout.get_mask(batch_size, self.embedding_dim)
+        if hasattr(self.core, "get_masks"):
+            masks["core"] = self.core.get_masks(batch_size)
+        levels = len(getattr(self.core, "auxiliary_levels", ()))
+        if self.output_dropout.rate:
+            width = self.core.output_units
+            masks["output"] = self.output_dropout.get_mask(batch_size, width)
+            if levels and self.auxiliary_weight:
+                mask = self.auxiliary_dropout.get_mask(batch_size, levels * width)
+                masks["auxiliary"] = ops.reshape(mask, (batch_size, levels, 1, width))
+        if hasattr(self.head, "get_masks"):
+            masks["head"] = self.head.get_masks(batch_size)
+            if levels and self.auxiliary_weight:
+                masks["auxiliary_head"] = {
+                    name: ops.reshape(mask, (batch_size, levels, 1, -1))
+                    for name, mask in self.head.get_masks(batch_size * levels).items()
+                }
+        return masks
+
+    def _masks(self, ids, training, masks) -> dict[str, Any]:
+        if masks is not None:
+            return masks
+        return self.get_masks(ops.shape(ids)[0]) if training else {}
+
+    # Training
+
+    def token_losses(self, ids, targets, initial_state=None, training=None, masks=None):
+        """Negative log-likelihood of each target, in nats.
+
+        Args:
+            ids: (b, t) token ids.
+            targets: (b, t) the tokens that follow.
+            initial_state: a state, or `None` for zero.
+            training: whether dropout is on.
+            masks: dropout masks of `get_masks`.
+
+        Returns:
+            (b, t) in float32.
+        """
+        self.build()
+        masks = self._masks(ids, training, masks)
+        features = self.features(ids, initial_state, training=training, masks=masks)
+        return self._head_nll(features.outputs, targets, training, masks.get("head", {}))
+
+    def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
+        self.build()
+        masks = self._masks(x, training, None)
+        supervised = bool(training and self.auxiliary_weight)
+        features = self.features(
+            x,
+            initial_state,
+            return_state=self.carry_state,
+            training=training,
+            return_auxiliary=supervised,
+            masks=masks,
+        )
+        start = self.history_steps if sample_weight is None else 0
+        outputs, raw = features.outputs[:, start:], features.raw[:, start:]
+        targets = y[:, start:]
+        nll = self._head_nll(outputs, targets, training, masks.get("head", {}))
+        objective, penalty = nll, None
+        if supervised:
+            auxiliary = features.auxiliary[:, :, start:]
+            repeated = ops.repeat(targets[:, None], ops.shape(auxiliary)[1], axis=1)
+            head_masks = masks.get("auxiliary_head", {})
+            levels = self._head_nll(auxiliary, repeated, training, head_masks)
+            objective = nll + self.auxiliary_weight * ops.sum(levels, axis=1)
+        if training:
+            penalty = activation_regularization(
+                outputs, self.activation_regularization
+            ) + temporal_activation_regularization(raw, self.temporal_activation_regularization)
+        weights = None if sample_weight is None else ops.cast(sample_weight, nll.dtype)
+        predictions = None
+        if self.wants_predictions:
+            predictions = self.head(outputs, tables=self.tables)
+        return LossTerms(objective, weights, penalty, nll, predictions, targets, features.state)
+
+    def _head_nll(self, hidden, targets, training, masks):
+        return self.head.nll(hidden, targets, tables=self.tables, training=training, masks=masks)
+
+    def update_metrics(self, terms: LossTerms) -> None:
+        self._nll.update_from_nll(terms.report, terms.weights)
+        self._perplexity.update_from_nll(terms.report, terms.weights)
+        self._bits.update_from_nll(terms.report, terms.weights)
+        self._tokens.update_state(terms.report, terms.weights)
+
+    def own_metrics(self) -> list[keras.metrics.Metric]:
+        return [self._nll, self._perplexity, self._bits, self._tokens]
+
+    def input_spec_for_export(self) -> keras.InputSpec:
+        return keras.InputSpec(dtype="int32", shape=(None, None))
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        """Configures training. The model owns its loss; metrics see log-probabilities.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: must be left out.
+            **kwargs: of `keras.Model.compile`.
+        """
+        if loss is not None:
+            raise ValueError(
+                f"`loss` must be left out: a LanguageModel owns its loss. Received: loss={loss!r}."
+            )
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+
+    # Configuration
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "vocabulary_size": self.vocabulary_size,
+            "embedding_dim": self.embedding_dim,
+            "core": keras.saving.serialize_keras_object(self.core),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "embedding": keras.saving.serialize_keras_object(self.embedding)
+            if self._own_embedding
+            else None,
+            "embedding_dropout": self.embedding_dropout.rate,
+            "input_dropout": self.input_dropout.rate,
+            "output_dropout": self.output_dropout.rate,
+            "auxiliary_weight": self.auxiliary_weight,
+            "activation_regularization": self.activation_regularization,
+            "temporal_activation_regularization": self.temporal_activation_regularization,
+            "history": self.history_steps,
+            "carry_state": self.carry_state,
+            "seed": self.seed,
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("core", "head", "embedding", "dtype"):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+def _get_head(head, vocabulary_size: int, policy) -> SoftmaxHead:
+    """A head from its name or itself."""
+    if head == "tied":
+        return TiedSoftmax(vocabulary_size, tied=True, dtype=policy, name="head")
+    if head == "softmax":
+        return TiedSoftmax(vocabulary_size, tied=False, dtype=policy, name="head")
+    if isinstance(head, SoftmaxHead):
+        if head.vocabulary_size != vocabulary_size:
+            raise ValueError(
+                "`head` must have the model's `vocabulary_size`. Received: "
+                f"head.vocabulary_size={head.vocabulary_size}, vocabulary_size={vocabulary_size}."
+            )
+        return head
+    raise ValueError(f"`head` must be 'tied', 'softmax' or a SoftmaxHead. Received: head={head!r}.")
+
+
+def _next(seed: int | None, step: int) -> int | None:
+    return None if seed is None else seed + step

@@ -1,0 +1,180 @@
+"""The training step that every model of the library shares."""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_seq import _backend
+from keras_seq.models.carried_state import CarriedState
+
+
+class LossTerms(NamedTuple):
+    """What a model's `loss_terms` returns.
+
+    Attributes:
+        objective: (b, ...) the loss of each element; training minimises its weighted mean.
+        weights: weights of the same shape, or `None` for ones.
+        penalty: a scalar that is added to the mean (activation regularisers).
+        report: (b, ...) the values that metrics see, without auxiliary terms.
+        predictions: what metrics given to `compile` see; `None` if nothing asks for them.
+        targets: what they are compared with.
+        state: the final state, to be carried to the next batch; `None` without one.
+    """
+
+    objective: Any
+    weights: Any
+    penalty: Any
+    report: Any
+    predictions: Any
+    targets: Any
+    state: Any
+
+
+class SequenceModel(keras.Model):
+    """Abstract base: a model that owns its loss and may carry state from batch to batch.
+
+    A subclass defines `loss_terms` and `update_metrics`. The step here is right under a
+    `tf.distribute`
+    strategy: each replica's losses are divided by the weight of the whole global batch, so that an
+    uneven last batch counts each element once.
+
+    Args:
+        carry_state: carry the core's final state of each batch to the next one (truncated
+            back-propagation through time). Batch k + 1 of an epoch must continue the sequences of
+            batch k. The state starts from zero at every epoch and every evaluation.
+        **kwargs: of `keras.Model`.
+    """
+
+    def __init__(self, carry_state: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.carry_state = carry_state
+        self._carried = CarriedState()
+        self._loss_mean = keras.metrics.Mean(name="loss")
+
+    # What a subclass defines
+
+    def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
+        """The loss of a batch in its parts."""
+        raise NotImplementedError
+
+    def update_metrics(self, terms: LossTerms) -> None:
+        """Updates the model's own metrics."""
+        raise NotImplementedError
+
+    def own_metrics(self) -> list[keras.metrics.Metric]:
+        """The model's own metrics."""
+        raise NotImplementedError
+
+    def input_spec_for_export(self) -> keras.InputSpec:
+        """Shape and type of the input, with free batch and length."""
+        raise NotImplementedError
+
+    def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
+        """Exports the model for inference, by default with free batch size and length.
+
+        Args:
+            filepath: where to.
+            format: of `keras.Model.export`.
+            input_signature: of `keras.Model.export`; `None` for the model's own.
+            **kwargs: of `keras.Model.export`.
+        """
+        signature = input_signature or [self.input_spec_for_export()]
+        super().export(filepath, format=format, input_signature=signature, **kwargs)
+
+    # The step
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss, terms = self._loss(x, y, sample_weight, "train", training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_weights
+        gradients = tape.gradient(scaled, variables)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._report(x, loss, terms)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        loss, terms = self._loss(x, y, sample_weight, "test", training=False)
+        return self._report(x, loss, terms)
+
+    def _loss(self, x, y, sample_weight, phase: str, training: bool):
+        state = self._carried.read(phase) if self.carry_state else None
+        terms = self.loss_terms(
+            x, y, sample_weight=sample_weight, initial_state=state, training=training
+        )
+        if self.carry_state:
+            self._carried.write(phase, terms.state)
+        weights = ops.ones_like(terms.objective) if terms.weights is None else terms.weights
+        total_weight = _backend.sum_over_replicas([ops.sum(weights)])[0]
+        # A batch without any weight has no loss, rather than a NaN.
+        loss = ops.sum(terms.objective * weights) / ops.maximum(total_weight, 1e-8)
+        replicas = _backend.replica_count()
+        for extra in (terms.penalty, *self.losses):
+            if extra is not None:
+                loss = loss + ops.cast(extra, loss.dtype) / replicas
+        return loss, terms
+
+    def _report(self, x, loss, terms: LossTerms) -> dict[str, Any]:
+        weight = ops.shape(ops.reshape(terms.objective, (-1,)))[0]
+        if terms.weights is not None:
+            weight = ops.sum(terms.weights)
+        self._loss_mean.update_state(loss * _backend.replica_count(), sample_weight=weight)
+        self.update_metrics(terms)
+        if self._compile_metrics is not None:
+            self._compile_metrics.update_state(terms.targets, terms.predictions, terms.weights)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        compiled = [] if self._compile_metrics is None else [self._compile_metrics]
+        return [self._loss_mean, *self.own_metrics(), *compiled]
+
+    @property
+    def wants_predictions(self) -> bool:
+        """Whether metrics were given to `compile`."""
+        return getattr(self, "_compile_metrics", None) is not None
+
+    # State carried through `fit` and `evaluate`
+
+    def fit(
+        self, x=None, y=None, *, batch_size=None, callbacks=None, validation_data=None, **kwargs
+    ):
+        if self.carry_state:
+            self._carried.prepare("train", self, x, batch_size)
+            if validation_data is not None:
+                valid = (
+                    validation_data[0] if isinstance(validation_data, tuple) else validation_data
+                )
+                size = kwargs.get("validation_batch_size") or batch_size
+                self._carried.prepare("test", self, valid, size)
+            callbacks = _with(callbacks, self._carried.callback())
+        return super().fit(
+            x,
+            y,
+            batch_size=batch_size,
+            callbacks=callbacks,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, y=None, batch_size=None, callbacks=None, **kwargs):
+        if self.carry_state and not isinstance(callbacks, keras.callbacks.CallbackList):
+            self._carried.prepare("test", self, x, batch_size)
+            callbacks = _with(callbacks, self._carried.callback())
+        return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+
+    @property
+    def carried_state(self) -> CarriedState:
+        """The state carried between batches, for checkpoints."""
+        return self._carried
+
+
+def _with(callbacks, callback) -> list:
+    """The user's callbacks and one more."""
+    if callbacks is None:
+        return [callback]
+    return [callback, *(callbacks if isinstance(callbacks, list | tuple) else [callbacks])]

@@ -1,0 +1,69 @@
+"""Keras' optimizers with exact clipping and coupled L2."""
+
+import keras
+
+from keras_seq._export import export
+from keras_seq.optimizers.strategy_safe import StrategySafe
+
+
+@export("keras_seq.optimizers.SGD")
+class SGD(StrategySafe, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` with clipping that is exact under a strategy, and `l2`.
+
+    Without momentum, `l2` and Keras' `weight_decay` are the same thing; with momentum they differ.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_seq.optimizers import SGD
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(SGD(20.0, global_clipnorm=0.225, l2=1e-6), loss="mse")
+    ```
+    """
+
+
+@export("keras_seq.optimizers.Adam")
+class Adam(StrategySafe, keras.optimizers.Adam):
+    """`keras.optimizers.Adam` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.AdamW")
+class AdamW(StrategySafe, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.RMSprop")
+class RMSprop(StrategySafe, keras.optimizers.RMSprop):
+    """`keras.optimizers.RMSprop` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Adagrad")
+class Adagrad(StrategySafe, keras.optimizers.Adagrad):
+    """`keras.optimizers.Adagrad` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Adadelta")
+class Adadelta(StrategySafe, keras.optimizers.Adadelta):
+    """`keras.optimizers.Adadelta` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Adamax")
+class Adamax(StrategySafe, keras.optimizers.Adamax):
+    """`keras.optimizers.Adamax` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Nadam")
+class Nadam(StrategySafe, keras.optimizers.Nadam):
+    """`keras.optimizers.Nadam` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Lamb")
+class Lamb(StrategySafe, keras.optimizers.Lamb):
+    """`keras.optimizers.Lamb` with clipping that is exact under a strategy, and `l2`."""
+
+
+@export("keras_seq.optimizers.Lion")
+class Lion(StrategySafe, keras.optimizers.Lion):
+    """`keras.optimizers.Lion` with clipping that is exact under a strategy, and `l2`."""

@@ -1,0 +1,95 @@
+"""From a recipe to its data, its model and its optimizer."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_seq import optimizers, pipelines, zoo
+from keras_seq.pipelines import Data
+from keras_seq.zoo import OptimizerSpec, Recipe
+
+
+def as_recipe(recipe: Recipe | str) -> Recipe:
+    """The recipe itself, or the zoo's recipe of a name."""
+    return zoo.recipe(recipe) if isinstance(recipe, str) else recipe
+
+
+@contextlib.contextmanager
+def precision(recipe: Recipe) -> Iterator[None]:
+    """Makes the recipe's dtype policy Keras' own for a while."""
+    former = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(former)
+
+
+def load_data(recipe: Recipe, data_dir: str | Path | None = None, **changes: Any) -> Data:
+    """The data set of a recipe.
+
+    Args:
+        recipe: the recipe.
+        data_dir: folder of the raw files; the embedded corpus and synthetic tasks need none.
+        **changes: arguments of `keras_seq.pipelines.load` to use instead of the recipe's.
+    """
+    spec = recipe.data
+    settings = {
+        "batch_size": spec.batch_size,
+        "eval_batch_size": spec.eval_batch_size,
+        "length": spec.length,
+        "history": spec.history,
+        "seed": recipe.seed,
+        **spec.options,
+        **changes,
+    }
+    return pipelines.load(spec.name, data_dir, **settings)
+
+
+def fit_vocabulary(recipe: Recipe, data: Data) -> Recipe:
+    """The recipe with the vocabulary size of its data.
+
+    User files have their own, and the embedded corpus changes a little with each Python version.
+    """
+    size = None if data.vocabulary is None else data.vocabulary.size
+    if size is None or recipe.model.get("vocabulary_size", size) == size:
+        return recipe
+    return recipe.replace(**{"model.vocabulary_size": size})
+
+
+def build_model(recipe: Recipe) -> keras.Model:
+    """The recipe's model with fresh weights, in the recipe's precision."""
+    with precision(recipe):
+        return zoo.build(recipe)
+
+
+def build_optimizer(spec: OptimizerSpec, learning_rate: Any = None) -> keras.optimizers.Optimizer:
+    """The optimizer of a recipe.
+
+    Args:
+        spec: its description.
+        learning_rate: a rate or a schedule in place of the description's rate.
+    """
+    cls = getattr(optimizers, spec.name, None)
+    if not (isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer)):
+        known = ", ".join(
+            name for name, value in sorted(vars(optimizers).items()) if isinstance(value, type)
+        )
+        raise ValueError(f"`optimizer.name` must be one of: {known}. Received: {spec.name!r}.")
+    options = dict(spec.options)
+    if spec.l2:
+        options["l2"] = spec.l2
+    if spec.global_clipnorm is not None:
+        options["global_clipnorm"] = spec.global_clipnorm
+    rate = spec.learning_rate if learning_rate is None else learning_rate
+    return cls(learning_rate=rate, **options)
+
+
+def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None) -> None:
+    """Compiles a model as its recipe says, with all variables of the optimizer made."""
+    optimizer = build_optimizer(recipe.optimizer, learning_rate)
+    model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile)
+    model.optimizer.build(model.trainable_variables)

@@ -1,0 +1,150 @@
+"""Checkpoints: all that a run needs to continue as if it had never stopped, in one file."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_seq.training import files
+
+FORMAT = 1
+
+
+class Checkpoint:
+    """A snapshot of model, optimizer, metrics, carried state and progress.
+
+    The file is an uncompressed `.npz` with one array a variable and the JSON document `meta`. It
+    is replaced in one step, so that there is a usable one at any moment.
+
+    Args:
+        groups: group name → arrays, in the order of the variables.
+        meta: JSON values: progress, rows of metrics, states of callbacks.
+    """
+
+    def __init__(self, groups: dict[str, list[np.ndarray]], meta: dict[str, Any]):
+        self.groups = groups
+        self.meta = meta
+
+    @classmethod
+    def of(cls, model: keras.Model, meta: dict[str, Any]) -> "Checkpoint":
+        """A snapshot of a compiled model.
+
+        Beside the weights, the model's variables hold the state of every dropout seed; the
+        metrics' hold the running means of the epoch.
+        """
+        carried = getattr(model, "carried_state", None)
+        groups = {
+            name: [keras.ops.convert_to_numpy(variable) for variable in variables]
+            for name, variables in _variables(model).items()
+        }
+        groups["carried"] = [] if carried is None else carried.get("train")
+        paths = [variable.path for variable in model.variables]
+        return cls(groups, {**meta, "format": FORMAT, "paths": paths})
+
+    @property
+    def finite(self) -> bool:
+        """Whether all weights and optimizer variables are finite numbers."""
+        arrays = (*self.groups["model"], *self.groups["optimizer"])
+        return all(bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind not in "biu")
+
+    def save(self, path: Path) -> None:
+        """Writes the file in place of a former one."""
+        kinds = {
+            name: [array.dtype.name for array in arrays] for name, arrays in self.groups.items()
+        }
+        meta = json.dumps({**self.meta, "dtypes": kinds})
+        arrays = {"meta": np.frombuffer(meta.encode(), np.uint8)}
+        for name, group in self.groups.items():
+            for index, array in enumerate(group):
+                arrays[f"{name}/{index:05}"] = _storable(array)
+        with files.atomic(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint | None":
+        """The checkpoint of a file; `None` if there is none yet.
+
+        Raises:
+            ValueError: if the file was not written by `save`.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                meta = json.loads(bytes(archive["meta"]))
+                if meta["format"] != FORMAT:
+                    raise ValueError(f"it has format {meta['format']}, not {FORMAT}")
+                groups = {
+                    name: [
+                        _restored(archive[f"{name}/{index:05}"], kind)
+                        for index, kind in enumerate(kinds)
+                    ]
+                    for name, kinds in meta.pop("dtypes").items()
+                }
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                f"{path}: not a checkpoint of this version ({error}). "
+                "Remove the folder `backup` to start the run afresh."
+            ) from error
+        return cls(groups, meta)
+
+    def restore(self, model: keras.Model) -> None:
+        """Gives model and optimizer the saved values; the metrics' come with `restore_metrics`.
+
+        Raises:
+            ValueError: if the checkpoint belongs to another model or optimizer.
+        """
+        self.restore_weights(model)
+        self._assign("optimizer", _variables(model)["optimizer"])
+        carried = getattr(model, "carried_state", None)
+        if carried is not None and self.groups["carried"]:
+            carried.restore(self.groups["carried"], "train")
+
+    def restore_weights(self, model: keras.Model) -> None:
+        """Gives the model the saved weights and seed states."""
+        self._assign("model", model.variables)
+
+    def restore_metrics(self, model: keras.Model) -> None:
+        """Sets the running means of the epoch; call it once the epoch has begun."""
+        variables = _variables(model)["metrics"]
+        if len(variables) == len(self.groups["metrics"]):
+            self._assign("metrics", variables)
+
+    def _assign(self, name: str, variables) -> None:
+        arrays = self.groups[name]
+        shapes = [tuple(variable.shape) for variable in variables]
+        if shapes != [array.shape for array in arrays]:
+            raise ValueError(
+                f"The checkpoint's {name} variables do not fit: it holds {len(arrays)} arrays and "
+                f"the recipe makes {len(variables)}, or their shapes differ. "
+                "A run can only be resumed with the recipe that it began with."
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+
+def _variables(model: keras.Model) -> dict[str, list[Any]]:
+    optimizer = getattr(model, "optimizer", None)
+    return {
+        "model": list(model.variables),
+        "optimizer": [] if optimizer is None else list(optimizer.variables),
+        "metrics": [variable for metric in model.metrics for variable in metric.variables],
+    }
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The array, or its bits where NumPy's file format does not know the type (bfloat16)."""
+    if array.dtype.kind == "V" or array.dtype.name in ("bfloat16",) or "float8" in array.dtype.name:
+        return array.view(np.dtype(f"u{array.dtype.itemsize}"))
+    return array
+
+
+def _restored(array: np.ndarray, kind: str) -> np.ndarray:
+    if array.dtype.name == kind:
+        return array
+    import ml_dtypes
+
+    return array.view(np.dtype(getattr(ml_dtypes, kind)))

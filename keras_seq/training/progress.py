@@ -1,0 +1,136 @@
+"""What people see of a run: a live bar on a terminal, one line an epoch elsewhere."""
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from keras_seq.training.state import Progress as RunProgress
+from keras_seq.zoo import Recipe
+
+SHOWN = ("loss", "perplexity", "bits", "accuracy", "mse")
+LABELS = {"bits": "bits/token"}
+
+
+class Reporter:
+    """Shows the progress of a run.
+
+    Args:
+        recipe: its recipe.
+        console: where to write.
+        verbose: 0 for nothing, 1 for a bar and one line an epoch, 2 for the line only, `"auto"` for
+            1 on a terminal and 2 elsewhere.
+        epochs: epochs of the run.
+        steps_per_epoch: batches an epoch.
+        items_per_step: tokens or examples a batch.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        console: Console,
+        verbose: int | str,
+        epochs: int,
+        steps_per_epoch: int,
+        items_per_step: float,
+    ):
+        self.console = console
+        self.verbose = (1 if console.is_terminal else 2) if verbose == "auto" else int(verbose)
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.items_per_step = items_per_step
+        language = recipe.task == "language_model"
+        self.unit = "tokens" if language else "examples"
+        labels = {"bits": "bits/char"} if recipe.reported.metric == "bits_per_character" else {}
+        self.labels = {**LABELS, **labels}
+        self._bar: Progress | None = None
+        self._task = None
+        self._begun = (0.0, 0)
+        self._speed = 0.0
+
+    def note(self, text: str) -> None:
+        """A line of text."""
+        if self.verbose:
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def epoch_begin(self, epoch: int, progress: RunProgress) -> None:
+        self._begun = (time.monotonic(), progress.step)
+        if self.verbose != 1:
+            return
+        self._bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[values]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(
+            f"epoch {epoch + 1}/{self.epochs}",
+            total=self.steps_per_epoch,
+            completed=progress.step_in_epoch,
+            values="compiling" if not self._speed else "",
+        )
+        self._bar.start()
+
+    def step(self, progress: RunProgress, logs: Mapping[str, float]) -> None:
+        begun, first = self._begun
+        now = time.monotonic()
+        if progress.step - first == 1:
+            self._begun = (now, progress.step)  # the first step compiles: it says nothing of speed
+        elif now > begun:
+            self._speed = (progress.step - first) / (now - begun)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task,
+                completed=progress.step_in_epoch,
+                values=f"{self._values(logs)}{self._rates()}",
+            )
+
+    def validation_begin(self, progress: RunProgress) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, values="validation")
+
+    def epoch_end(self, row: Mapping[str, float], best: bool) -> None:
+        self.close()
+        if not self.verbose:
+            return
+        validation = {
+            name.removeprefix("val_"): value
+            for name, value in row.items()
+            if name.startswith("val_")
+        }
+        parts = [f"epoch {int(row['epoch'])}/{self.epochs}  {self._values(row)}"]
+        if validation:
+            parts.append(f"validation: {self._values(validation)}")
+        parts.append(f"rate {row['learning_rate']:.3g}")
+        parts.append(f"{row['seconds']:.1f} s{self._rates()}")
+        self.note(" | ".join(parts) + ("  (best so far)" if best else ""))
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _values(self, logs: Mapping[str, float]) -> str:
+        return "  ".join(
+            f"{self.labels.get(name, name)} {logs[name]:.4g}" for name in SHOWN if name in logs
+        )
+
+    def _rates(self) -> str:
+        if not self._speed:
+            return ""
+        items = self._speed * self.items_per_step
+        return f"  {self._speed:.3g} steps/s  {_count(items)} {self.unit}/s"
+
+
+def _count(value: float) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

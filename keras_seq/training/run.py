@@ -1,0 +1,179 @@
+"""A training run on disk."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_seq import pipelines
+from keras_seq.pipelines import Data, Vocabulary
+from keras_seq.training import building, files
+from keras_seq.training.checkpoint import Checkpoint
+from keras_seq.training.selection import as_losses, best_epoch, monitored
+from keras_seq.zoo import Recipe
+
+
+class Run:
+    """A run folder: what was trained, how, and what came out.
+
+    `keras_seq.training.train` returns one and `keras_seq.training.load_run` opens one. The folder
+    holds
+
+    * `recipe.json`: the recipe with all changes,
+    * `status.json`: `running`, `finished` or `stopped`, why, and how far the run has come,
+    * `best.weights.h5`: the weights of the best epoch,
+    * `backup/checkpoint.npz`: everything that `resume=True` continues from,
+    * `metrics.csv`: one row an epoch; `curves.png`: the same as a picture,
+    * `logs/train`, `logs/validation`: for TensorBoard,
+    * `vocabulary.txt`: the tokens, for texts.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+
+    Example:
+
+    ```python
+    run = keras_seq.training.load_run("runs/trellisnet_python_docs-1")
+    model = run.load_model()
+    print(run.best_epoch, run.history[-1]["val_perplexity"])
+    ```
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not self.recipe_file.is_file():
+            raise FileNotFoundError(f"{self.folder}: no run here, it has no recipe.json.")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.folder / "recipe.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.folder / "status.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.csv"
+
+    @property
+    def weights_file(self) -> Path:
+        """Weights of the best epoch."""
+        return self.folder / "best.weights.h5"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        return self.folder / "backup" / "checkpoint.npz"
+
+    @property
+    def vocabulary_file(self) -> Path:
+        return self.folder / "vocabulary.txt"
+
+    @property
+    def logs_folder(self) -> Path:
+        """What TensorBoard reads."""
+        return self.folder / "logs"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it was trained."""
+        return Recipe.from_json(self.recipe_file.read_text(encoding="utf-8"))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """How the run stands: `state`, `reason`, `epoch`, `step`, `data_dir` and more."""
+        if not self.status_file.is_file():
+            return {"state": "new", "reason": "", "epoch": 0, "step": 0}
+        return json.loads(self.status_file.read_text(encoding="utf-8"))
+
+    def update_status(self, **values: Any) -> None:
+        """Changes entries of `status.json`."""
+        files.write_json(self.status_file, {**self.status, **values})
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv`, one an epoch."""
+        if not self.metrics_file.is_file():
+            return []
+        with self.metrics_file.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: float(value) for name, value in row.items() if value not in (None, "")}
+                for row in csv.DictReader(file)
+            ]
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The best epoch by the recipe's monitor, from 1; `None` before the first one has ended."""
+        monitor = self.recipe.monitor
+        values = [monitored(row, monitor) for row in self.history]
+        return best_epoch(as_losses(values, monitor))
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of the training data; `None` for data without one."""
+        if not self.vocabulary_file.is_file():
+            return None
+        return Vocabulary.load(self.vocabulary_file)
+
+    def data(self, data_dir: str | Path | None = None, **changes: Any) -> Data:
+        """The run's data.
+
+        Args:
+            data_dir: folder of the raw files; by default the one that the run was trained from.
+                Whatever it holds is read with the run's vocabulary.
+            **changes: arguments of `keras_seq.pipelines.load` to use instead of the recipe's.
+        """
+        if data_dir is None:
+            data_dir = self.status.get("data_dir")
+        name = changes.get("name", self.recipe.data.name)
+        vocabulary = self.vocabulary
+        if vocabulary is not None and "vocabulary" in pipelines.options(name):
+            changes.setdefault("vocabulary", vocabulary)
+        return building.load_data(self.recipe, data_dir, **changes)
+
+    def load_model(self, weights: str = "best") -> keras.Model:
+        """The trained model, compiled as its recipe says.
+
+        Args:
+            weights: `"best"` for those of the best epoch, `"last"` for those of the last
+                checkpoint.
+
+        Raises:
+            FileNotFoundError: if the run has not yet saved such weights.
+        """
+        if weights not in ("best", "last"):
+            raise ValueError(f"`weights` must be 'best' or 'last'. Received: weights={weights!r}.")
+        source = self.weights_file if weights == "best" else self.checkpoint_file
+        if not source.is_file():
+            hint = "No epoch has ended yet." if weights == "best" else "It has just begun."
+            raise FileNotFoundError(f"{source}: the run has no {weights} weights. {hint}")
+        recipe = self.recipe
+        model = building.build_model(recipe)
+        if weights == "best":
+            model.load_weights(source)
+        else:
+            checkpoint = Checkpoint.load(source)
+            if checkpoint is not None:
+                checkpoint.restore_weights(model)
+        building.compile_model(model, recipe)
+        return model
+
+
+def load_run(folder: str | Path) -> Run:
+    """Opens a run folder.
+
+    Args:
+        folder: the folder that `train` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no run in it.
+    """
+    return Run(folder)

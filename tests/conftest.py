@@ -1,0 +1,32 @@
+"""Fixtures of the whole suite."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same random state."""
+    keras.utils.set_random_seed(1234)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden files."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; the test is skipped where there is none."""
+    folder = Path(os.environ.get("KERAS_SEQ_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("no data folder: set KERAS_SEQ_DATA to one with ptb/, mnist/, ... in it")
+    return folder

@@ -1,0 +1,104 @@
+"""TrellisNet's zoo: sizes of the papers, settings, variants."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seq
+from keras_seq import zoo
+
+# From golden/parameter_counts.json: reference code built with the same settings.
+PUBLISHED = {
+    ("trellisnet_ptb_word", None): 24_175_600,
+    ("trellisnet_ptb_word", "released"): 24_175_600,
+    ("trellisnet_ptb_word_mos", None): 25_681_735,
+    ("trellisnet_ptb_word_mos", "released"): 26_587_615,
+    ("trellisnet_ptb_char", None): 13_464_450,
+    ("trellisnet_ptb_char", "released"): 14_525_050,
+    ("trellisnet_seq_mnist", None): 8_181_110,
+    ("trellisnet_seq_mnist", "released"): 137_910,
+    ("trellisnet_perm_mnist", None): 8_181_110,
+    ("trellisnet_seq_cifar10", None): 8_197_270,
+    ("trellisnet_seq_cifar10", "released"): 139_990,
+}
+
+
+def names() -> list[str]:
+    return [name for name in zoo.names() if name.startswith("trellisnet_")]
+
+
+@pytest.mark.parametrize(("name", "variant"), PUBLISHED)
+def test_sizes_equal_the_reference(name, variant):
+    model = getattr(zoo, name)(variant=variant)
+    assert model.count_params() == PUBLISHED[name, variant]
+    assert zoo.recipe(name, variant).parameters == PUBLISHED[name, variant]
+
+
+def test_wikitext103_size():
+    """The reference counts the criterion's 1,539 tail parameters apart."""
+    model = zoo.trellisnet_wt103()
+    assert model.count_params() == 181_710_042
+    assert zoo.recipe("trellisnet_wt103").parameters == model.count_params()
+
+
+@pytest.mark.parametrize("name", names())
+def test_recipe_holds_its_model(name):
+    recipe = zoo.recipe(name)
+    assert recipe.family == "trellisnet"
+    if recipe.parameters < 50_000_000:
+        assert zoo.build(recipe).count_params() == recipe.parameters
+    assert keras_seq.zoo.Recipe.from_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("trellisnet_ptb_word_large", 32_500_000, 33_500_000),
+        ("trellisnet_ptb_word_mos_large", 33_500_000, 34_500_000),
+    ],
+)
+def test_large_variants_have_the_quoted_size(name, low, high):
+    assert low < zoo.recipe(name).parameters < high
+
+
+def test_settings_may_be_overridden_and_unknown_ones_are_refused():
+    sizes = {"units": 10, "output_units": 8, "embedding_dim": 8, "levels": 3}
+    model = zoo.trellisnet_ptb_word(**sizes, auxiliary_frequency=3, history=0)
+    assert model.core.units == 10
+    assert model.history_steps == 0
+    with pytest.raises(ValueError, match="no setting 'unitz'"):
+        zoo.trellisnet_ptb_word(unitz=10)
+    with pytest.raises(ValueError, match="`variant` of trellisnet_ptb_word must be one of"):
+        zoo.trellisnet_ptb_word(variant="other")
+    with pytest.raises(ValueError, match="Did you mean: .*trellisnet_ptb_word"):
+        zoo.recipe("trellisnet_ptb_words")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = zoo.nothing
+
+
+def test_dotted_changes():
+    recipe = zoo.recipe("trellisnet_ptb_word")
+    changed = recipe.replace(**{"optimizer.learning_rate": 3, "model.units": 7, "epochs": 2})
+    assert changed.optimizer.learning_rate == 3.0
+    assert changed.model["units"] == 7
+    assert changed.epochs == 2
+    assert recipe.epochs == 500
+    with pytest.raises(ValueError, match="Unknown setting 'optimizer.rate'"):
+        recipe.replace(**{"optimizer.rate": 3})
+    with pytest.raises(ValueError, match="`epochs` must be of type int"):
+        recipe.replace(epochs="many")
+    with pytest.raises(ValueError, match="unknown fields: speed"):
+        zoo.Recipe.from_json('{"speed": 1}')
+
+
+def test_small_models_of_every_entry_run():
+    """Every entry builds at a small size and predicts."""
+    small = {"units": 6, "levels": 2, "auxiliary_frequency": None, "auxiliary_weight": 0.0}
+    for name in names():
+        if name == "trellisnet_wt103":  # the table alone is too large here
+            small = {**small, "vocabulary_size": 50, "cutoffs": [10, 20]}
+        model = getattr(zoo, name)(**small)
+        settings = zoo.recipe(name).model
+        ids = "vocabulary_size" in settings
+        x = np.zeros((2, 5) if ids else (2, 5, settings["features"]), "int32" if ids else "float32")
+        assert np.isfinite(keras.ops.convert_to_numpy(model(x))).all()

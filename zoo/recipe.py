@@ -1,0 +1,255 @@
+"""Recipes: how a paper built and trained a model, as a value.
+
+A recipe is a frozen dataclass that round-trips through JSON. `keras_seq.training.train` reads
+nothing else: model
+settings, data, batch, lengths, optimizer, schedule, stop rule and the figure that the paper reports
+are all in it.
+"""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+Task = Literal["language_model", "sequence_classifier", "sequence_regressor"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model is trained on: arguments of `keras_seq.pipelines.load`.
+
+    Attributes:
+        name: the pipeline's name.
+        batch_size: sequences in a training batch.
+        eval_batch_size: sequences in a validation or test batch; `None` for `batch_size`.
+        length: time steps of a text window that carry loss; `None` for images and synthetic tasks.
+        history: time steps before them that give context only (TrellisNet's effective history).
+        options: further options of the pipeline.
+    """
+
+    name: str
+    batch_size: int
+    eval_batch_size: int | None = None
+    length: int | None = None
+    history: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer of `keras_seq.optimizers`.
+
+    Attributes:
+        name: its class name, for example `"SGD"`.
+        learning_rate: the initial learning rate.
+        global_clipnorm: largest norm of all gradients together; `None` for no clipping.
+        l2: weight of the L2 penalty that is added to the gradient after clipping (PyTorch's
+            `weight_decay`).
+        options: further arguments of the optimizer.
+    """
+
+    name: str
+    learning_rate: float
+    global_clipnorm: float | None = None
+    l2: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """How the learning rate changes.
+
+    Attributes:
+        name: `"constant"`; `"plateau"` (multiply by `factor` when the validation loss has not
+            improved
+            for `patience` epochs); `"milestones"` (multiply by `factor` at the start of each epoch,
+            counted
+            from 1, in `milestones`); `"cosine"` (from the initial rate to `minimum` over the run,
+            after
+            `warmup` of the run's steps, a fraction).
+        factor: multiplier of a plateau or milestone.
+        patience: epochs without improvement that a plateau waits for.
+        minimum: the learning rate is never taken below this.
+        milestones: epochs, counted from 1.
+        warmup: fraction of the steps with a linearly growing rate (cosine only).
+    """
+
+    name: Literal["constant", "plateau", "milestones", "cosine"] = "constant"
+    factor: float = 0.1
+    patience: int = 5
+    minimum: float = 0.0
+    milestones: tuple[int, ...] = ()
+    warmup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A figure that a paper reports.
+
+    Attributes:
+        metric: `"perplexity"`, `"bits_per_character"` or `"accuracy"` (a percentage).
+        value: the figure on the test split; `None` where the paper gives none for this model.
+        source: paper and table.
+        size: the size that the paper quotes, for example `"24M"`.
+    """
+
+    metric: str
+    value: float | None = None
+    source: str = ""
+    size: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model of the zoo and how it is trained.
+
+    Attributes:
+        name: the zoo entry that builds the model.
+        family: for example `"trellisnet"`.
+        task: `"language_model"`, `"sequence_classifier"` or `"sequence_regressor"`.
+        summary: one line.
+        paper: authors, title and venue.
+        model: settings of the zoo entry; all of them may be overridden.
+        data: what it is trained on.
+        optimizer: the optimizer.
+        reported: the paper's figure.
+        parameters: trainable parameters of the model with these settings.
+        schedule: the learning rate's course.
+        epochs: passes over the training split.
+        early_stopping: epochs without improvement after which training stops; `None` for never.
+        monitor: the validation quantity that selects the best epoch (smaller is better, except
+            accuracy).
+        seed: seed of initialisation, dropout and data order.
+        precision: a Keras dtype policy.
+        jit_compile: compile the training step with XLA.
+        variants: named sets of changes, keyed as `replace` takes them.
+        notes: where paper and released code disagree, and which one this is.
+    """
+
+    name: str
+    family: str
+    task: Task
+    summary: str
+    paper: str
+    model: Mapping[str, Any]
+    data: DataSpec
+    optimizer: OptimizerSpec
+    reported: Reported
+    parameters: int
+    schedule: ScheduleSpec = ScheduleSpec()
+    epochs: int = 1
+    early_stopping: int | None = None
+    monitor: str = "val_nll"
+    seed: int = 1111
+    precision: str = "float32"
+    jit_compile: bool = False
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: str = ""
+
+    def variant(self, name: str | None) -> Self:
+        """This recipe with a named variant's changes."""
+        if name is None:
+            return self
+        if name not in self.variants:
+            known = ", ".join(map(repr, self.variants)) or "none"
+            raise ValueError(
+                f"`variant` of {self.name} must be one of: {known}. Received: variant={name!r}."
+            )
+        return self.replace(**self.variants[name])
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed.
+
+        Args:
+            **changes: new values. A dotted key reaches inside, as in
+                `recipe.replace(**{"optimizer.learning_rate": 1.0, "model.units": 64})`.
+
+        Raises:
+            ValueError: for an unknown field or a value of the wrong type.
+        """
+        result = self
+        for key, value in changes.items():
+            result = _replace(result, key.split("."), value, key)
+        return result
+
+    def to_json(self) -> str:
+        """The recipe as a JSON document."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The recipe that `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not JSON, or a field is unknown or missing.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"A recipe must be a JSON document. {error}") from error
+        return _from_dict(cls, values, "recipe")
+
+
+def _from_dict(cls, values, where: str):
+    """Builds a dataclass from plain JSON values, refusing unknown fields."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"`{where}` must be an object. Received: {where}={values!r}.")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"`{where}` has unknown fields: {', '.join(unknown)}. Known: {', '.join(hints)}."
+        )
+    arguments = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = _from_dict(hint, value, f"{where}.{name}")
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)
+        arguments[name] = value
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ValueError(f"`{where}` is incomplete: {error}.") from error
+
+
+def _replace(value, path: list[str], new, key: str):
+    """Replaces the entry at `path` inside nested dataclasses and mappings."""
+    head, *rest = path
+    if isinstance(value, Mapping):
+        inner = _replace(value[head], rest, new, key) if rest else new
+        return {**value, head: inner}
+    names = [f.name for f in dataclasses.fields(value)]
+    if head not in names:
+        raise ValueError(f"Unknown setting {key!r}: {head!r} must be one of: {', '.join(names)}.")
+    inner = (
+        _replace(getattr(value, head), rest, new, key) if rest else _checked(value, head, new, key)
+    )
+    return dataclasses.replace(value, **{head: inner})
+
+
+def _checked(owner, name: str, value, key: str):
+    """Refuses a value whose type does not fit the field."""
+    hint = typing.get_type_hints(type(owner))[name]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        fits = value in typing.get_args(hint)
+    elif dataclasses.is_dataclass(hint):
+        fits = isinstance(value, hint)
+    elif origin is Mapping:
+        fits = isinstance(value, Mapping)
+    else:
+        allowed = typing.get_args(hint) or (hint,)
+        fits = isinstance(value, allowed) or (isinstance(value, int) and float in allowed)
+        fits = fits and not (isinstance(value, bool) and bool not in allowed)
+    if not fits:
+        expected = getattr(hint, "__name__", str(hint))
+        raise ValueError(f"`{key}` must be of type {expected}. Received: {key}={value!r}.")
+    return value

@@ -1,0 +1,107 @@
+"""The registry behind `keras_seq.zoo`: one entry a model, found by its name.
+
+A family's file holds a function for each model, decorated with `entry(recipe)`. Every module of
+this folder is
+imported when the zoo is, so a new family is a new file and nothing else.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+
+from keras_seq.zoo.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A zoo model: its recipe and the function that builds it."""
+
+    recipe: Recipe
+    build: Callable[..., keras.Model]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def entry(recipe: Recipe):
+    """Registers the decorated function as the zoo model of a recipe.
+
+    The function takes every setting of `recipe.model` as a keyword argument. The registered one
+    takes the same
+    settings as overrides, and `variant` for a named variant of the recipe; an unknown setting is
+    refused.
+    """
+
+    def decorate(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+        if function.__name__ != recipe.name:
+            raise ValueError(
+                f"The function of recipe {recipe.name!r} must bear its name. Received: {function!r}."
+            )
+        known = _settings(function)
+
+        @functools.wraps(function)
+        def build(variant: str | None = None, **overrides) -> keras.Model:
+            settings = {**recipe.variant(variant).model, **overrides}
+            unknown = sorted(set(settings) - set(known))
+            if unknown:
+                raise ValueError(
+                    f"{recipe.name} has no setting {', '.join(map(repr, unknown))}. "
+                    f"Its settings are: {', '.join(known)}."
+                )
+            return function(**settings)
+
+        _ENTRIES[recipe.name] = Entry(recipe, build)
+        return build
+
+    return decorate
+
+
+def _settings(function) -> list[str]:
+    """Names of the settings that a builder takes, following `builder` where it only forwards
+    them."""
+    target = getattr(function, "builder", function)
+    return [
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def forwards_to(builder: Callable[..., keras.Model]):
+    """Marks a function whose `**settings` all go to `builder`."""
+
+    def decorate(function):
+        function.builder = builder
+        return function
+
+    return decorate
+
+
+def discover(package) -> None:
+    """Imports every module of the zoo's folder."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def names() -> list[str]:
+    """Names of all models of the zoo, in alphabetical order."""
+    return sorted(_ENTRIES)
+
+
+def find(name: str) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        ValueError: if the zoo has no such model; the message names the nearest ones.
+    """
+    if name not in _ENTRIES:
+        import difflib
+
+        near = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4) or names()
+        raise ValueError(f"The zoo has no model {name!r}. Did you mean: {', '.join(near)}?")
+    return _ENTRIES[name]
