@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.convert.mapping import Slot, Unused, slots
+from keras_seq.convert.mappings import Slot, Unused, slots
 from keras_seq.convert.torch_file import read_state_dict
 
 

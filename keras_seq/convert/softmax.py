@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.convert.cases import Golden, case, differentiate
-from keras_seq.convert.mapping import ANY_PREFIX, DENSE, Slot, Unused, mapping
+from keras_seq.convert.mappings import ANY_PREFIX, DENSE, Slot, Unused, mapping
 from keras_seq.convert.reference import bind, load_reference
 from keras_seq.layers import (
     AdaptiveEmbedding,

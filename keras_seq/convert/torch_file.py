@@ -59,7 +59,6 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
 
     Example:
 
-    >>> from keras_seq.convert import read_state_dict
     >>> weights = read_state_dict("trellisnet.pt")  # doctest: +SKIP
     >>> weights["encoder.weight"].shape  # doctest: +SKIP
     (10000, 280)

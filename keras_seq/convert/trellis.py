@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.convert.cases import Golden, case, differentiate
-from keras_seq.convert.mapping import (
+from keras_seq.convert.mappings import (
     ANY_PREFIX,
     CHANNEL_GAIN,
     CONVOLUTION,

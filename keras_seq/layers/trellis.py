@@ -1,5 +1,8 @@
 """The trellis network layer."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -105,8 +108,8 @@ class TrellisNet(keras.layers.Layer):
         output_units,
         levels,
         kernel_size=2,
-        dilation_rate=1,
-        activation="lstm",
+        dilation_rate: int | Sequence[int] = 1,
+        activation: Any = "lstm",
         groups=None,
         injection_frequency=1,
         auxiliary_frequency=None,
@@ -141,10 +144,11 @@ class TrellisNet(keras.layers.Layer):
         self.output_units = output_units
         self.levels = levels
         self.kernel_size = kernel_size
-        cycle = dilation_rate if isinstance(dilation_rate, list | tuple) else (dilation_rate,)
+        several = isinstance(dilation_rate, Sequence)
+        cycle = tuple(dilation_rate) if several else (dilation_rate,)
         for dilation in cycle or (0,):
             _check_integer("dilation_rate", dilation, 1)
-        self.dilation_rate = tuple(cycle) if isinstance(dilation_rate, list | tuple) else cycle[0]
+        self.dilation_rate = cycle if several else cycle[0]
         self.activation = activation
         self.gates: TrellisGates = get_gates(activation)
         self.groups = None if groups is None else tuple(groups)

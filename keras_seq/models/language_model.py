@@ -205,9 +205,7 @@ class LanguageModel(SequenceModel):
     @property
     def tables(self) -> list | None:
         """The embedding's tables, where the head is tied to them; else `None`."""
-        if not self.head.tied:
-            return None
-        return getattr(self.embedding, "tables", None) or [self.embedding.embeddings]
+        return self.head.tied_tables(self.embedding) if self.head.tied else None
 
     def features(
         self,

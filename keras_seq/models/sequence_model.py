@@ -89,19 +89,20 @@ class SequenceModel(keras.Model):
 
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape() as tape:
-            loss, terms = self._loss(x, y, sample_weight, "train", training=True)
+            loss, total_weight, terms = self._loss(x, y, sample_weight, "train", training=True)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
         gradients = tape.gradient(scaled, variables)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._report(x, loss, terms)
+        return self._report(loss, total_weight, terms)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        loss, terms = self._loss(x, y, sample_weight, "test", training=False)
-        return self._report(x, loss, terms)
+        loss, total_weight, terms = self._loss(x, y, sample_weight, "test", training=False)
+        return self._report(loss, total_weight, terms)
 
     def _loss(self, x, y, sample_weight, phase: str, training: bool):
+        """This replica's share of the loss, the weight of the global batch, and the terms."""
         state = self._carried.read(phase) if self.carry_state else None
         terms = self.loss_terms(
             x, y, sample_weight=sample_weight, initial_state=state, training=training
@@ -109,22 +110,20 @@ class SequenceModel(keras.Model):
         if self.carry_state:
             self._carried.write(phase, terms.state)
         weights = ops.ones_like(terms.objective) if terms.weights is None else terms.weights
-        total_weight = _backend.sum_over_replicas([ops.sum(weights)])[0]
+        (total_weight,) = _backend.sum_over_replicas([ops.sum(weights)])
         # A batch without any weight has no loss, rather than a NaN.
         loss = ops.sum(terms.objective * weights) / ops.maximum(total_weight, 1e-8)
-        replicas = _backend.replica_count()
         for extra in (terms.penalty, *self.losses):
             if extra is not None:
-                loss = loss + ops.cast(extra, loss.dtype) / replicas
-        return loss, terms
+                loss = loss + ops.cast(extra, loss.dtype) / _backend.replica_count()
+        return loss, total_weight, terms
 
-    def _report(self, x, loss, terms: LossTerms) -> dict[str, Any]:
-        weight = ops.shape(ops.reshape(terms.objective, (-1,)))[0]
-        if terms.weights is not None:
-            weight = ops.sum(terms.weights)
-        self._loss_mean.update_state(loss * _backend.replica_count(), sample_weight=weight)
+    def _report(self, loss, total_weight, terms: LossTerms) -> dict[str, Any]:
+        # The replicas' shares add up to the loss, and their weights here to the global weight.
+        replicas = _backend.replica_count()
+        self._loss_mean.update_state(loss * replicas, sample_weight=total_weight / replicas)
         self.update_metrics(terms)
-        if self._compile_metrics is not None:
+        if self.wants_predictions:
             self._compile_metrics.update_state(terms.targets, terms.predictions, terms.weights)
         return self.get_metrics_result()
 

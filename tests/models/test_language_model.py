@@ -105,7 +105,7 @@ def test_loss_is_the_sum_of_its_documented_parts():
         expected += 0.3 * nll(features.auxiliary[:, level, 3:]).mean()
     expected += 2.0 * np.square(outputs).mean()
     expected += 1.5 * np.square(np.diff(outputs, axis=1)).mean()
-    loss, terms = model._loss(ids, targets, None, "train", training=True)
+    loss, _, terms = model._loss(ids, targets, None, "train", training=True)
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-5)
     np.testing.assert_allclose(terms.report.numpy(), nll(features.outputs[:, 3:]), rtol=1e-4)
 

@@ -8,7 +8,6 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -139,7 +138,6 @@ def slots(target: Any, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
     Raises:
         ValueError: no mapping is registered for its class.
     """
-    discover()
     for cls, parts, function in reversed(_MAPPINGS):
         fits = all(isinstance(getattr(target, name, None), kind) for name, kind in parts.items())
         if isinstance(target, cls) and fits:
@@ -148,13 +146,15 @@ def slots(target: Any, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
     raise ValueError(
         f"`model` must be of a class with a mapping to reference weights: {', '.join(known)} (or a "
         f"model of these parts). Received: model of class {type(target).__name__}. Register one "
-        "with keras_seq.convert.mapping."
+        "with `keras_seq.convert.mapping`."
     )
 
 
-@cache
 def discover() -> None:
-    """Imports every file of this package, so that all mappings and cases are registered."""
+    """Imports every file of this package, so that all mappings and cases are registered.
+
+    The package does so when it is imported: a new family's file is listed nowhere.
+    """
     import keras_seq.convert as package
 
     for name in _modules(package.__path__):

@@ -1,0 +1,70 @@
+"""Two replicas train as one device does, with carried state, weights and clipping."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = r"""
+import json, os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import contextlib, keras, keras_seq
+
+# One strategy for all: TensorFlow numbers the collectives of each strategy from the start.
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def run(replicas, case):
+    scope = strategy.scope() if replicas > 1 else contextlib.nullcontext()
+    rng = np.random.default_rng(0)
+    with scope:
+        keras.utils.set_random_seed(1)
+        initializer = keras.initializers.RandomNormal(stddev=0.3, seed=3)
+        core = keras_seq.layers.TrellisNet(5, 6, 4, auxiliary_frequency=2, state="history",
+            kernel_initializer=initializer, bias_initializer=initializer)
+        model = keras_seq.models.LanguageModel(23, 6, core, auxiliary_weight=0.2, seed=7,
+            activation_regularization=1.0, temporal_activation_regularization=0.5,
+            carry_state=case == "carried")
+        optimizer = keras_seq.optimizers.SGD(1.0, global_clipnorm=0.2, l2=1e-3)
+        model.compile(optimizer)
+    if case == "carried":
+        ids = rng.integers(0, 23, (4, 41)).astype("int32")
+        windows = [(ids[:, i:i+8], ids[:, i+1:i+9]) for i in range(0, 40, 8)]
+        data = tf.data.Dataset.from_tensor_slices(tuple(np.concatenate(w) for w in zip(*windows)))
+        data = data.batch(4, drop_remainder=True)
+    else:  # batches of 4, 4 and 2 with weights that differ between the replicas
+        ids = rng.integers(0, 23, (10, 9)).astype("int32")
+        weights = (rng.random((10, 8)) < np.linspace(0.3, 1, 10)[:, None]).astype("float32")
+        data = tf.data.Dataset.from_tensor_slices((ids[:, :-1], ids[:, 1:], weights)).batch(4)
+    log = model.fit(data, epochs=4, verbose=0).history
+    result = model.evaluate(data, verbose=0, return_dict=True)
+    state = [s.tolist() for s in model.carried_state.get()]
+    return [w.tolist() for w in model.get_weights()], log["nll"], log["loss"], result, state
+
+print(json.dumps({case: [run(1, case), run(2, case)] for case in ("carried", "weighted")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs():
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", ["carried", "weighted"])
+def test_two_replicas_equal_one(runs, case):
+    one, two = runs[case]
+    names = ("weights", "nll", "loss", "evaluation", "state")
+    for name, a, b in zip(names, one, two, strict=True):
+        assert _flat(a) == pytest.approx(_flat(b), abs=1e-6), name
+
+
+def _flat(values) -> list[float]:
+    values = list(values.values()) if isinstance(values, dict) else values
+    return [values] if not isinstance(values, list) else [x for v in values for x in _flat(v)]
