@@ -12,7 +12,11 @@ import keras
 import tensorflow as tf
 
 from keras_seq._version import __version__
-from keras_seq.export.language_model import TextOptions, language_model_signatures
+from keras_seq.export.language_model import (
+    TextOptions,
+    default_context,
+    language_model_signatures,
+)
 from keras_seq.export.sequence_reader import sequence_reader_signatures
 from keras_seq.export.signatures import Signature
 from keras_seq.export.versions import publish
@@ -29,7 +33,7 @@ def export_model(
     name: str | None = None,
     version: int | None = None,
     top_k: int = 10,
-    max_tokens: int = 1024,
+    max_tokens: int | None = None,
     max_length: int = 1024,
     recipe: Any = None,
     metrics: Mapping[str, float] | None = None,
@@ -37,9 +41,10 @@ def export_model(
 ) -> Path:
     """Writes a model for TensorFlow Serving, as `to/name/version/`.
 
-    The folder holds `saved_model.pb`, `variables/`, the vocabulary in `assets/`, and in `assets.extra/` a description
-    (`keras_seq.json`) and warm-up requests. It loads with TensorFlow alone. It is written beside its place and
-    renamed when it is complete: a server that polls `to/name` never sees a half-written version.
+    The folder holds `saved_model.pb`, `variables/`, the vocabulary in `assets/`, and in
+    `assets.extra/` a description (`keras_seq.json`) and warm-up requests. It loads with TensorFlow
+    alone. It is written beside its place and renamed when it is complete: a server that polls
+    `to/name` never sees a half-written version.
 
     Signatures of a language model, with free batch b and length t:
 
@@ -49,8 +54,8 @@ def export_model(
     * `initial_state`: batch_size () → state tensors.
     * `step`: ids (b, t) and state tensors → log_probs (b, t, v) and state tensors.
 
-    A classifier has `serving_default`, `log_probs`: x → log_probs and class; a regressor `serving_default`,
-    `outputs`: x → outputs; both have `initial_state` and `step`.
+    A classifier has `serving_default`, `log_probs`: x → log_probs and class; a regressor
+    `serving_default`, `outputs`: x → outputs; both have `initial_state` and `step`.
 
     Args:
         model: a model of `keras_seq.models`, or any that follows the state contract. One with
@@ -60,7 +65,8 @@ def export_model(
         name: the model's name; `None` for the recipe's, else the model's own.
         version: a positive integer; `None` for one more than the highest there is.
         top_k: number of next tokens that `text` answers with.
-        max_tokens: the last so many tokens of a text are read.
+        max_tokens: the last so many tokens of a text are read. `None` for 1024, or for the core's
+            `receptive_field` where that is smaller: what lies before it has no effect.
         max_length: most tokens that one call of `generate` makes.
         recipe: the recipe that trained the model, for the description.
         metrics: figures of its evaluation, for the description.
@@ -80,9 +86,12 @@ def export_model(
     >>> model = keras_seq.models.LanguageModel(vocabulary_size=4, embedding_dim=8, core=core)
     >>> vocabulary = keras_seq.pipelines.Vocabulary(["<eos>", "a", "b", "c"], level="character")
     >>> folder = keras_seq.export.export_model(model, vocabulary, to="served", name="letters")
-    >>> tf.saved_model.load(str(folder)).signatures["text"](text=tf.constant(["ab"]))["tokens"].shape
+    >>> next_tokens = tf.saved_model.load(str(folder)).signatures["text"]
+    >>> next_tokens(text=tf.constant(["ab"]))["tokens"].shape
     TensorShape([1, 4])
     """
+    if max_tokens is None:
+        max_tokens = default_context(model)
     options = TextOptions(top_k, max_tokens, max_length)
     name = _checked_name(name or getattr(recipe, "name", None) or model.name)
     if version is not None and (isinstance(version, bool) or version < 1):

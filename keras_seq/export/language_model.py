@@ -1,6 +1,7 @@
 """Signatures of a language model: ids or text in, log-probabilities, tokens or text out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,9 @@ from keras_seq.export.streaming import initial_state_signature, named_state, ste
 from keras_seq.generation.batched import generation_loop, row_seeds
 from keras_seq.generation.joining import join, valid_text
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
+
+CONTEXT = 1024  # tokens of a text that are read, where a model does not end sooner
+
 
 @dataclass(frozen=True)
 class TextOptions:
@@ -22,7 +26,7 @@ class TextOptions:
     """
 
     top_k: int = 10
-    max_tokens: int = 1024
+    max_tokens: int = CONTEXT
     max_length: int = 1024
 
     def __post_init__(self):
@@ -32,6 +36,12 @@ class TextOptions:
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}."
                 )
+
+
+def default_context(model: keras.Model) -> int:
+    """Number of tokens of a text that are read: no more than can have an effect."""
+    field = getattr(getattr(model, "core", None), "receptive_field", None)
+    return CONTEXT if field is None else min(CONTEXT, int(field))
 
 
 def language_model_signatures(
@@ -134,7 +144,8 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
         tokens = vocabulary.to_tokens(tf.maximum(made, 0))
         return {"text": join(vocabulary, tokens, made >= 0, text), "ids": made}
 
-    whole, real = tf.TensorSpec(None, tf.int32), tf.TensorSpec(None, tf.float32)
+    either: Any = None  # () or (b,)
+    whole, real = tf.TensorSpec(either, tf.int32), tf.TensorSpec(either, tf.float32)
     example = {
         "text": tf.constant([""]),
         "length": tf.constant(2),
@@ -148,7 +159,7 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
 
 
 def _encode(vocabulary, text, limit: int):
-    """(b, t) ids of texts after the token that starts them, the last `limit` of each, and (b,) lengths."""
+    """(b, t) ids of texts with their start, the last `limit` of each; (b,) lengths."""
     ids = vocabulary.encode(text)
     start = tf.fill([tf.shape(text)[0], 1], tf.constant(start_id(vocabulary), tf.int32))
     ids = tf.concat([start, ids], axis=1)[:, -limit:]

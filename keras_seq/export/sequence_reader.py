@@ -18,8 +18,8 @@ def sequence_reader_signatures(model: keras.Model) -> dict[str, Signature]:
             log-probabilities.
 
     Returns:
-        Signatures by name: `serving_default`, the same as `log_probs` (classes) or `outputs` (values) and, of a model
-        that follows the state contract, `step` and `initial_state`.
+        Signatures by name: `serving_default`, the same as `log_probs` (classes) or `outputs`
+        (values) and, of a model that follows the state contract, `step` and `initial_state`.
     """
     spec = input_spec(model)
     example = tf.zeros([1, *[size or 8 for size in spec.shape[1:]]], spec.dtype)

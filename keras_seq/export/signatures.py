@@ -35,15 +35,13 @@ def signature(function, example: Mapping[str, Any], **specs: tf.TensorSpec) -> S
         example: inputs to warm up with.
         **specs: the inputs.
     """
-    named = {
-        name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()
-    }
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
     traced = tf.function(function, autograph=False).get_concrete_function(**named)
     return Signature(traced, named, example)
 
 
 def wire_type(dtype: tf.DType) -> tf.DType:
-    """The type in which a tensor travels: half precision as float32, which JSON and clients know."""
+    """The type in which a tensor travels: half precision as float32, which all clients know."""
     return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 

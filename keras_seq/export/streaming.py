@@ -34,7 +34,8 @@ def step_signature(steps: Stepper, function, **inputs: tf.TensorSpec) -> Signatu
         **inputs: the one input besides the state.
     """
     specs = {
-        spec.name: tf.TensorSpec(spec.shape, wire_type(spec.dtype)) for spec in steps.state_specs
+        name: tf.TensorSpec(spec.shape, wire_type(spec.dtype))
+        for name, spec in zip(steps.names, steps.state_specs, strict=True)
     }
     example: dict[str, Any] = {
         name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)

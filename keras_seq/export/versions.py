@@ -13,8 +13,8 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 def publish(write: Callable[[Path], None], parent: Path, version: int | None = None) -> Path:
     """Makes the folder `parent/version`.
 
-    `write` fills a hidden folder beside it, whose name no server takes for a version; a rename then publishes it.
-    Of several processes that publish at once, each gets a number of its own.
+    `write` fills a hidden folder beside it, whose name no server takes for a version; a rename then
+    publishes it. Of several processes that publish at once, each gets a number of its own.
 
     Args:
         write: called with a new, empty folder.

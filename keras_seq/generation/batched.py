@@ -13,19 +13,20 @@ def generate_ids(
     model: keras.Model,
     ids,
     lengths=None,
-    length=100,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    seed=0,
-) -> tf.Tensor:
+    length: Any = 100,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    seed: Any = 0,
+) -> Any:
     """Continues a batch of sequences in one graph (`tf.while_loop`), on the exact state.
 
-    What the sequences have in common in length is read in one pass, and each further token is one step.
-    A row's result depends on nothing in the other rows: with one integer `seed`, row i draws what a batch of
-    that row alone draws with `seed + i`.
+    What the sequences have in common in length is read in one pass, and each further token is one
+    step. A row's result depends on nothing in the other rows: with one integer `seed`, row i draws
+    what a batch of that row alone draws with `seed + i`.
 
-    `length`, `temperature`, `top_k`, `top_p` and `seed` may be numbers, or tensors of shape `()` or `(b,)`.
+    `length`, `temperature`, `top_k`, `top_p` and `seed` may be numbers, or tensors of shape `()` or
+    `(b,)`.
 
     Args:
         model: a model of the state contract, see `Stepper`.

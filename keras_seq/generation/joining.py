@@ -17,7 +17,7 @@ class Joiner:
     """
 
     def __init__(self, vocabulary, before: bytes = b""):
-        self._tokens = vocabulary.tokens
+        self._tokens: list[bytes] = vocabulary.tokens
         self._words = vocabulary.level == "word"
         self._names = _plain(vocabulary)
         self._glue = self._words and before[-1:] not in (b"", *_bytes_of(WHITE_SPACE))
@@ -71,7 +71,7 @@ def valid_text(text) -> Any:
 
 def _plain(vocabulary) -> dict[bytes, bytes]:
     """Tokens that stand for white space, and it."""
-    names = {b"<eos>": b"\n"}
+    names: dict[bytes, bytes] = {b"<eos>": b"\n"}
     if getattr(vocabulary, "space", None) is not None:
         names[vocabulary.space] = b" "
     return names

@@ -7,12 +7,18 @@ from typing import Any
 import tensorflow as tf
 
 
-def sample(log_probs, temperature=1.0, top_k=0, top_p=1.0, seed=None) -> tf.Tensor:
+def sample(
+    log_probs,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    seed: Any = None,
+) -> Any:
     """Draws one token for each row of log-probabilities, eagerly or in a graph.
 
-    The log-probabilities are divided by the temperature, cut to the `top_k` likeliest tokens, and of these to
-    the smallest set of likeliest ones whose share of the rest is at least `top_p`. The draw inverts the
-    cumulative distribution, so that one uniform number decides about a row.
+    The log-probabilities are divided by the temperature, cut to the `top_k` likeliest tokens, and
+    of these to the smallest set of likeliest ones whose share of the rest is at least `top_p`. The
+    draw inverts the cumulative distribution, so that one uniform number decides about a row.
 
     `temperature`, `top_k` and `top_p` may be numbers, or tensors of shape `()` or `(b,)`.
 
@@ -128,7 +134,7 @@ def _rows(value, batch, dtype) -> Any:
 
 
 def _uniform(seed, batch) -> Any:
-    """(b,) uniform numbers in [0, 1) in float64. The algorithm is fixed: it is the same on all devices."""
+    """(b,) uniform numbers in [0, 1) in float64, by one algorithm on all devices."""
     options: dict[str, Any] = {"dtype": tf.float64, "alg": "philox"}
     if seed is None:
         seed = tf.random.uniform((2,), tf.int32.min, tf.int32.max, dtype=tf.int32)

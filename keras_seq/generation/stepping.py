@@ -13,11 +13,12 @@ from keras_seq.models import LanguageModel
 class Stepper:
     """Runs a model over its exact streaming state.
 
-    Any model works that follows the state contract: `get_initial_state(batch, kind="exact")` gives a structure of
-    tensors with the batch first, and `call(inputs, initial_state, return_state, training)` gives outputs and the
-    state after them, of the same shapes. A language model takes ids (b, t) and gives log-probabilities (b, t, v); one
-    with `features` and `head`, as `LanguageModel`, evaluates its head only where that is wanted.
-    A model of other inputs says so with `input_spec_for_export()`.
+    Any model works that follows the state contract: `get_initial_state(batch, kind="exact")` gives
+    a structure of tensors with the batch first, and `call(inputs, initial_state, return_state,
+    training)` gives outputs and the state after them, of the same shapes. A language model takes
+    ids (b, t) and gives log-probabilities (b, t, v); one with `features` and `head`, as
+    `LanguageModel`, evaluates its head only where that is wanted. A model of other inputs says so
+    with `input_spec_for_export()`.
 
     State is passed as a flat list; `names` names its parts. The model is held weakly.
 
@@ -84,10 +85,13 @@ class Stepper:
 
     def flat(self, named: dict[str, Any]) -> list:
         """A state given by `names`, as a flat list in its own types."""
-        return [tf.cast(named[spec.name], spec.dtype) for spec in self.state_specs]
+        return [
+            tf.cast(named[name], spec.dtype)
+            for name, spec in zip(self.names, self.state_specs, strict=True)
+        ]
 
     def log_probs(self, values) -> Any:
-        """(b, t, v) log-probabilities in float32 (or float64) from the first output of `advance`."""
+        """(b, t, v) log-probabilities, float32 at least, from the first output of `advance`."""
         if self._staged:
             model = self.model
             values = model.head(values, tables=model.tables, training=False)
@@ -139,7 +143,7 @@ def is_language_model(model: keras.Model) -> bool:
 
 
 def input_spec(model: keras.Model) -> tf.TensorSpec:
-    """Shape and type of a model's inputs: ids (b, t) unless `input_spec_for_export()` says other."""
+    """Shape and type of a model's inputs, with free batch and length: ids, or its own."""
     if is_language_model(model):
         return tf.TensorSpec((None, None), tf.int32, name="ids")
     spec = model.input_spec_for_export()
@@ -147,7 +151,7 @@ def input_spec(model: keras.Model) -> tf.TensorSpec:
 
 
 def start_id(vocabulary) -> int:
-    """The token before the first one: `<eos>`, as in the data; without one, the unknown token or 0."""
+    """The token before the first one: `<eos>` as in the data, else the unknown token, else 0."""
     for token in (vocabulary.eos_id, vocabulary.unk_id):
         if token is not None:
             return token

@@ -22,9 +22,10 @@ def generate(
 ) -> Iterator[str]:
     """Continues a text, and yields each piece as soon as it is made.
 
-    The prompt, after an `<eos>` as in the training data, is read in one pass; each further token is one step on
-    the exact streaming state, whose cost does not depend on the length of the past. On one machine, one seed gives
-    one text. The first call for a model compiles its step, later calls use it.
+    The prompt, after an `<eos>` as in the training data, is read in one pass; each further token is
+    one step on the exact streaming state, whose cost does not depend on the length of the past. On
+    one machine, one seed gives one text. The first call for a model compiles its step, later calls
+    use it.
 
     Args:
         model: a model of the state contract: `get_initial_state(batch, kind="exact")` and

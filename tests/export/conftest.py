@@ -1,0 +1,98 @@
+"""Models exported once for all tests, and a process without Keras that answers from them."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from generation.small_models import contract_model, letters, spread, trellis_model, words
+
+from keras_seq.export import export_model
+from keras_seq.layers import AdaptiveSoftmax, TrellisNet
+from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
+
+
+@dataclass
+class Exported:
+    """A model and its folder."""
+
+    model: Any
+    vocabulary: Any
+    folder: Path
+
+
+@dataclass
+class Bare:
+    """Collects requests, sends them to one process, and hands out the answers."""
+
+    folder: Path
+    jobs: list = field(default_factory=list)
+
+    def ask(self, exported: Exported, kind: str, *arguments) -> int:
+        """Puts a request on the list; returns its number."""
+        self.jobs.append((str(exported.folder), kind, arguments))
+        return len(self.jobs) - 1
+
+    def run(self) -> list:
+        """Sends all requests; returns the answers by number."""
+        source, target = self.folder / "jobs", self.folder / "answers"
+        source.write_bytes(pickle.dumps(self.jobs))
+        program = Path(__file__).with_name("loader.py")
+        # -P: nothing is imported from the folder of the checkout.
+        done = subprocess.run(
+            [sys.executable, "-P", str(program), str(source), str(target)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=self.folder,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        answers, loaded = pickle.loads(target.read_bytes())
+        assert not loaded
+        return answers
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> dict[str, Exported]:
+    """Every kind of model, exported."""
+    keras.utils.set_random_seed(5)
+    to = tmp_path_factory.mktemp("served")
+    made = {}
+
+    def add(name: str, model, vocabulary, **options):
+        folder = export_model(model, vocabulary, to, name=name, **options)
+        made[name] = Exported(model, vocabulary, folder)
+
+    add("contract", contract_model(words().size), words(), top_k=3, max_tokens=6)
+    add("trellis", trellis_model(10), letters(), metrics={"bits": 2.5}, max_length=50)
+    add("bfloat16", trellis_model(11, "mixed_bfloat16"), None)
+    core = TrellisNet(units=6, output_units=8, levels=3, state="history")
+    head = AdaptiveSoftmax(11, cutoffs=(4, 8), tied=True)
+    adaptive = LanguageModel(11, 8, core, head=head)
+    adaptive.build()
+    add("adaptive", spread(adaptive), words(), max_tokens=1024)
+    for name, cls, options in (
+        ("classifier", SequenceClassifier, {"classes": 5}),
+        ("regressor", SequenceRegressor, {"outputs": 2, "return_sequences": True}),
+    ):
+        core = TrellisNet(units=6, output_units=4, levels=3, hidden_dropout=0.2)
+        model = cls(core, output_dropout=0.3, **options)
+        model.build((None, None, 3))
+        add(name, spread(model), None)
+    return made
+
+
+@pytest.fixture
+def bare(tmp_path) -> Bare:
+    return Bare(tmp_path)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(8)
