@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
 from keras_seq.pipelines.vocabulary import Vocabulary
+
+T = TypeVar("T")
+Maybe = T | Any  # T or None, and the type checker leaves the `None` to the reader
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class Data:
     """
 
     name: str
-    train: tf.data.Dataset | None
-    validation: tf.data.Dataset | None
-    test: tf.data.Dataset | None
-    vocabulary: Vocabulary | None = None
+    train: Maybe[tf.data.Dataset]
+    validation: Maybe[tf.data.Dataset]
+    test: Maybe[tf.data.Dataset]
+    vocabulary: Maybe[Vocabulary] = None
     info: Mapping[str, Any] = field(default_factory=dict)
     epoch_fn: Callable[[int, int], tf.data.Dataset] | None = field(default=None, repr=False)
 

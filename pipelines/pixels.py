@@ -77,8 +77,9 @@ def _load(request, options, name, shape, local) -> dict[str, tuple[Images, str]]
         return loaded
     builder = prepared_builder(name, request.data_dir, options.download)
     for split in ("train", "test"):
-        arrays = builder.as_dataset(split=split, batch_size=-1, shuffle_files=False)
-        images, labels = arrays["image"].numpy(), arrays["label"].numpy()
+        dataset = builder.as_dataset(split=split, shuffle_files=False).batch(1000)
+        blocks = list(dataset.as_numpy_iterator())
+        images, labels = (np.concatenate([b[key] for b in blocks]) for key in ("image", "label"))
         label = f"{builder.info.full_name} ({split})"
         loaded[split] = (check_images(images, labels, shape, CLASSES, label), label)
     return loaded

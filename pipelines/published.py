@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_seq.pipelines.corpus import Corpus, TextOptions, load_corpus
+from keras_seq.pipelines.corpus import Corpus
+from keras_seq.pipelines.corpus_data import load_corpus
 from keras_seq.pipelines.corpus_files import CorpusFiles, data_folder, find_sources
 from keras_seq.pipelines.data import Data
 from keras_seq.pipelines.registry import Request
+from keras_seq.pipelines.text_options import TextOptions, checked_splits
 from keras_seq.pipelines.text_source import TextSource
 from keras_seq.pipelines.tfds_source import LineSource, prepared_builder
 
@@ -61,11 +63,12 @@ def load_published(
         level, space: of the `Vocabulary`.
         adapt: applied to each source.
     """
+    splits = checked_splits(options)
     folder = data_folder(request.data_dir)
     if chosen_source(options.source, folder) == "files" and folder is not None:
-        sources = find_sources(files, folder, tuple(options.splits))
+        sources = find_sources(files, folder, splits)
     else:
         prepared = prepared_builder(builder, request.data_dir, options.download, options.manual_dir)
-        sources = {split: LineSource(prepared, split) for split in options.splits}
+        sources = {split: LineSource(prepared, split) for split in splits}
     corpus = Corpus(request.name, {split: adapt(source) for split, source in sources.items()})
     return load_corpus(request, options, corpus, level=level, space=space)

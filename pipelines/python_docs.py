@@ -3,9 +3,11 @@
 import hashlib
 import platform
 
-from keras_seq.pipelines.corpus import SPLITS, Corpus, TextOptions, load_corpus
+from keras_seq.pipelines.corpus import Corpus
+from keras_seq.pipelines.corpus_data import load_corpus
 from keras_seq.pipelines.data import Data
 from keras_seq.pipelines.registry import Request, register
+from keras_seq.pipelines.text_options import SPLITS, TextOptions
 from keras_seq.pipelines.text_source import TextSource
 
 HELD_OUT = 0.05  # of the characters, for validation and for test each
@@ -32,7 +34,7 @@ def topic_splits() -> dict[str, dict[str, str]]:
         while short and sum(map(len, held.values())) < HELD_OUT * total:
             name = short.pop(0)
             held[name] = _without(topics[name], seen)
-        seen |= {p for text in held.values() for p in text.split("\n\n")}
+        seen |= {_words(p) for text in held.values() for p in text.split("\n\n")} - {""}
     chosen = splits["test"].keys() | splits["validation"].keys()
     for name in sorted(set(topics) - chosen):
         splits["train"][name] = _without(topics[name], seen)
@@ -40,7 +42,11 @@ def topic_splits() -> dict[str, dict[str, str]]:
 
 
 def _without(text: str, seen: set[str]) -> str:
-    return "\n\n".join(p for p in text.split("\n\n") if p not in seen)
+    return "\n\n".join(p for p in text.split("\n\n") if _words(p) not in seen)
+
+
+def _words(paragraph: str) -> str:
+    return " ".join(paragraph.split())
 
 
 def _corpus(name: str, form: str) -> Corpus:

@@ -3,11 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from keras_seq.pipelines.corpus import Corpus, TextOptions, load_corpus
+from keras_seq.pipelines.corpus import Corpus
+from keras_seq.pipelines.corpus_data import load_corpus
 from keras_seq.pipelines.corpus_files import data_folder
 from keras_seq.pipelines.data import Data
 from keras_seq.pipelines.errors import DataError, MissingDataError
 from keras_seq.pipelines.registry import Request, register
+from keras_seq.pipelines.text_options import TextOptions
 from keras_seq.pipelines.text_source import TextSource, find_split
 
 _NAMES = {

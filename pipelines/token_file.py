@@ -2,17 +2,15 @@
 
 import contextlib
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from keras_seq.pipelines.atomic_file import atomic_write
 from keras_seq.pipelines.errors import DataError
-from keras_seq.pipelines.vocabulary import atomic_write
 
 _BLOCK = 1 << 22  # ids a step, where a whole file is looked through
 
@@ -37,20 +35,17 @@ def write_token_file(
         The number of ids.
     """
     dtype = id_dtype(vocabulary_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     count, checksum = 0, 0
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for block in blocks:
-                ids = np.ascontiguousarray(block, dtype)
-                checksum = zlib.crc32(ids.data, checksum)
-                count += ids.size
-                file.write(ids.data)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+
+    def checked() -> Iterator[memoryview]:
+        nonlocal count, checksum
+        for block in blocks:
+            ids = np.ascontiguousarray(block, dtype)
+            checksum = zlib.crc32(ids.data, checksum)
+            count += ids.size
+            yield ids.data
+
+    atomic_write(path, checked())
     description = {
         **(facts or {}),
         "tokens": count,

@@ -59,7 +59,8 @@ def train_source(
             remedy=f"Lower `batch_size`, `length` or `history`: batch_size * (length + history + 1)"
             f" may be at most {ids.size}.",
         )
-    lanes = tf.reshape(as_tensor(ids)[: batch_size * lane], (batch_size, lane))
+    with tf.device("CPU:0"):  # views of the stream, not copies on an accelerator
+        lanes = tf.reshape(as_tensor(ids)[: batch_size * lane], (batch_size, lane))
 
     def window(start, stop):
         part = tf.cast(lanes[:, start:stop], tf.int32)

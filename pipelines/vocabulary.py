@@ -1,10 +1,6 @@
 """`Vocabulary`: tokens to ids and back, in Python and in a TensorFlow graph."""
 
-import atexit
-import json
-import os
-import shutil
-import tempfile
+import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,64 +8,22 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_seq.pipelines.errors import DataError
+from keras_seq.pipelines.atomic_file import atomic_write, scratch_folder
+from keras_seq.pipelines.vocabulary_file import (
+    ESCAPES,
+    description,
+    file_content,
+    read_description,
+    read_tokens,
+)
 
 UNK = b"<unk>"
 EOS = b"<eos>"
 LEVELS = ("word", "character")
 
-_ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
-_scratch: list[str] = []
-
 
 def _bytes(token: str | bytes) -> bytes:
     return token.encode() if isinstance(token, str) else bytes(token)
-
-
-def escape(token: bytes) -> bytes:
-    """The token as one line of a vocabulary file."""
-    return token.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-
-
-def unescape(line: bytes) -> bytes:
-    """Inverse of `escape`; raises `ValueError` for a line that `escape` never gives."""
-    if b"\\" not in line:
-        return line
-    inverse = {escaped: plain for plain, escaped in _ESCAPES.items()}
-    out, position = bytearray(), 0
-    while position < len(line):
-        if line[position : position + 1] == b"\\":
-            out += inverse.get(line[position : position + 2]) or _bad_escape(line, position)
-            position += 2
-        else:
-            out += line[position : position + 1]
-            position += 1
-    return bytes(out)
-
-
-def _bad_escape(line: bytes, position: int) -> bytes:
-    raise ValueError(f"unknown escape {line[position : position + 2]!r}")
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Writes a file so that readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _scratch_folder() -> Path:
-    """A folder of this process, removed at its end."""
-    if not _scratch:
-        _scratch.append(tempfile.mkdtemp(prefix="keras_seq_"))
-        atexit.register(shutil.rmtree, _scratch[0], ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=_scratch[0]))
 
 
 class Vocabulary(tf.Module):
@@ -160,8 +114,7 @@ class Vocabulary(tf.Module):
             raise ValueError(
                 f"`order` must be 'frequency' or 'appearance'. Received: order={order!r}."
             )
-        counts = {bytes(token): int(n) for token, n in counts.items()}
-        fixed = dict.fromkeys(_bytes(token) for token in specials)
+        fixed: dict[bytes, None] = dict.fromkeys(_bytes(token) for token in specials)
         kept = {t: n for t, n in counts.items() if n >= min_count or t in fixed or t == UNK}
         for token in fixed:
             kept.setdefault(token, 0)
@@ -181,9 +134,10 @@ class Vocabulary(tf.Module):
             kept = {t: n for t, n in kept.items() if t in chosen}
         if UNK in fixed or UNK in kept:
             kept[UNK] += sum(n for t, n in counts.items() if t not in kept)
+        tokens = list(kept)
         if order == "frequency":
-            return cls(sorted(kept, key=lambda t: (-kept[t], t)), level, space)
-        return cls(kept, level, space)
+            tokens.sort(key=lambda t: (-kept[t], t))
+        return cls(tokens, level, space)
 
     def save(self, path: str | Path) -> None:
         r"""Writes one token a line to `path`, and the level to the `.json` file beside it.
@@ -192,9 +146,9 @@ class Vocabulary(tf.Module):
         bytes as they are.
         """
         path = Path(path)
-        atomic_write(path, b"".join(escape(token) + b"\n" for token in self.tokens))
-        settings = {"level": self.level, "space": None if not self.space else self.space.decode()}
-        atomic_write(path.with_suffix(".json"), json.dumps(settings).encode() + b"\n")
+        atomic_write(path, file_content(self.tokens))
+        beside = path.with_suffix(".json")
+        atomic_write(beside, description(self.tokens, self.level, self.space))
 
     @classmethod
     def load(
@@ -204,32 +158,19 @@ class Vocabulary(tf.Module):
 
         Args:
             path: the text file.
-            level, space: see the class. Default to those in the `.json` file beside it; without
-                one, to `"character"` where every token but `<unk>`, `<eos>` is one character.
+            level, space: used where there is no `.json` file beside it that tells. `level` then
+                defaults to `"character"` where every token but `<unk>` and `<eos>` is one
+                character, else to `"word"`.
+
+        Raises:
+            DataError: for a file that is missing, cut short or changed since it was saved, or whose
+                lines are no tokens.
         """
         path = Path(path)
-        if not path.is_file():
-            raise DataError("no vocabulary file here.", path=path, remedy="Give another path.")
-        tokens: list[bytes] = []
-        lines: dict[bytes, int] = {}
-        for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
-            place = f"line {number}"
-            try:
-                token = unescape(line.removesuffix(b"\r"))
-            except ValueError as error:
-                remedy = r"Write a backslash as \\, a line end as \n, a carriage return as \r."
-                raise DataError(f"{error}.", path=path, place=place, remedy=remedy) from error
-            if not token or token in lines:
-                problem = f"the token of line {lines[token]} again." if token else "an empty line."
-                raise DataError(
-                    problem, path=path, place=place, remedy="Keep one token a line, each once."
-                )
-            lines[token] = number
-            tokens.append(token)
-        beside = path.with_suffix(".json")
-        if level is None and beside.is_file():
-            settings = json.loads(beside.read_bytes())
-            level, space = settings["level"], settings.get("space") if space is None else space
+        described = read_description(path)
+        if described is not None:
+            level, space = described
+        tokens = read_tokens(path)
         if level is None:
             plain = (t.decode("utf-8", "replace") for t in tokens if t not in (UNK, EOS))
             level = "character" if all(len(token) == 1 for token in plain) else "word"
@@ -287,8 +228,8 @@ class Vocabulary(tf.Module):
 
     def _graph(self) -> dict[str, Any]:
         if self._built is None:
-            path = _scratch_folder() / "vocabulary.txt"
-            path.write_bytes(b"".join(escape(token) + b"\n" for token in self.tokens))
+            path = scratch_folder() / "vocabulary.txt"
+            path.write_bytes(file_content(self.tokens))
             with tf.init_scope():
                 initializer = tf.lookup.TextFileInitializer(
                     str(path),
@@ -334,9 +275,9 @@ class Vocabulary(tf.Module):
 
     def lookup(self, tokens) -> Any:
         """Tokens to ids of the same shape (int32), in the graph."""
-        used = {c for c in _ESCAPES if any(c in token for token in self._data.escaped)}
+        used = {c for c in ESCAPES if any(c in token for token in self._data.escaped)}
         if self.level == "character":
-            tokens = _replace(tokens, {c: _ESCAPES[c] for c in used})
+            tokens = _replace(tokens, {c: ESCAPES[c] for c in used})
         elif used:  # a word holds no line end; a backslash it may
             tokens = _map_values(lambda v: tf.strings.regex_replace(v, r"\\", r"\\\\"), tokens)
         return tf.cast(self.table.lookup(tokens), tf.int32)
@@ -370,7 +311,7 @@ class Vocabulary(tf.Module):
     def encode_tokens(self, tokens: Iterable[bytes]) -> np.ndarray:
         """Tokens to ids, -1 for unknown ones (Python; the graph has `encode`)."""
         get = self._data.index.get
-        return np.fromiter((get(token, -1) for token in tokens), np.int64)
+        return np.fromiter(map(get, tokens, itertools.repeat(-1)), np.int64)
 
     def __repr__(self) -> str:
         return f"Vocabulary(size={self.size}, level={self.level!r})"
