@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-Task = Literal["language_model", "sequence_classifier", "sequence_regressor"]
+Task = Literal["language_model", "sequence_classifier", "sequence_regressor", "frame_model"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,13 @@ class ScheduleSpec:
     """How the learning rate changes.
 
     Attributes:
-        name: `"constant"`; `"plateau"` (multiply by `factor` when the validation loss has not
-            improved
-            for `patience` epochs); `"milestones"` (multiply by `factor` at the start of each epoch,
-            counted
-            from 1, in `milestones`); `"cosine"` (from the initial rate to `minimum` over the run,
-            after
-            `warmup` of the run's steps, a fraction).
+        name: `"constant"`; `"plateau"` (the rule of TrellisNet's scripts: after epoch e, multiply by
+            `factor` if e - 1 > `patience` and the validation loss is above the lowest of epochs 1
+            to e - 1 - `patience`); `"milestones"` (multiply by `factor` at the start of each epoch,
+            counted from 1, in `milestones`); `"cosine"` (from the initial rate to `minimum` over
+            the run, after `warmup` of the run's steps, a fraction).
         factor: multiplier of a plateau or milestone.
-        patience: epochs without improvement that a plateau waits for.
+        patience: the newest epochs that a plateau does not compare with.
         minimum: the learning rate is never taken below this.
         milestones: epochs, counted from 1.
         warmup: fraction of the steps with a linearly growing rate (cosine only).
@@ -108,7 +106,7 @@ class Recipe:
     Attributes:
         name: the zoo entry that builds the model.
         family: for example `"trellisnet"`.
-        task: `"language_model"`, `"sequence_classifier"` or `"sequence_regressor"`.
+        task: `"language_model"`, `"sequence_classifier"`, `"sequence_regressor"` or `"frame_model"`.
         summary: one line.
         paper: authors, title and venue.
         model: settings of the zoo entry; all of them may be overridden.

@@ -1,5 +1,6 @@
 """Commands about models: `list`, `describe`, `convert`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,7 +108,7 @@ def _describe(
     recipe = apply_settings(_recipe_of(model, variant), settings)
     facts = model_row(recipe) | {
         "notes": recipe.notes,
-        "settings": {key: value for key, value in known_keys(recipe).items()},
+        "settings": known_keys(recipe),
     }
     facts["variants"] = {name: dict(changes) for name, changes in recipe.variants.items()}
     if build:
@@ -119,15 +120,15 @@ def _describe(
     output.line(recipe.paper)
     if recipe.notes:
         output.line(recipe.notes)
-    reported = _figure(facts)
     output.line(f"\nparameters  {recipe.parameters:,}")
-    output.line(f"reported    {reported}" + (f" ({recipe.reported.source})" if reported else ""))
+    output.line(f"reported    {_figure(facts)} ({recipe.reported.source})")
     for name, changes in facts["variants"].items():
         listed = ", ".join(f"{key}={value}" for key, value in changes.items())
         output.line(f"variant     {name}: {listed}")
     output.line("\nSettings, each of which --set changes:")
     for key, value in facts["settings"].items():
-        output.line(f"  {key} = {value if value is not None else '(default)'}")
+        absent = "(default)" if key.startswith("model.") else "(none)"
+        output.line(f"  {key} = {absent if value is None else value}")
     if build:
         built = facts["built"]
         output.line(f"\nWeights ({built['parameters']:,} trainable parameters):")
@@ -150,13 +151,18 @@ def _built(recipe) -> dict[str, Any]:
 
     model = build_model(recipe)
     return {
-        "parameters": sum(weight.size for weight in model.trainable_variables),
+        "parameters": count_parameters(model),
         "receptive_field": getattr(getattr(model, "core", None), "receptive_field", None),
         "weights": [
             {"path": weight.path, "shape": list(weight.shape)}
             for weight in model.trainable_variables
         ],
     }
+
+
+def count_parameters(model) -> int:
+    """Trainable parameters of a model."""
+    return sum(math.prod(weight.shape) for weight in model.trainable_variables)
 
 
 def convert(
@@ -200,7 +206,7 @@ def _convert(
     built = build_model(recipe)
     conversion.load_reference(built, file)
     save_model_file(built, to, recipe)
-    count = sum(weight.size for weight in built.trainable_variables)
+    count = count_parameters(built)
     if output.json_wanted:
         output.document({"model": recipe.name, "file": str(to), "parameters": count})
         return

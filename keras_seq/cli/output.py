@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from keras_seq.cli.errors import UsageError
+from keras_seq.cli.quiet import load_keras
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -81,6 +82,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         code = DONE
         with output.opened():
             try:
+                load_keras(debug)
                 function(output, **options)
             except typer.Exit as stop:
                 code = stop.exit_code

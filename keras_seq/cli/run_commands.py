@@ -14,7 +14,7 @@ from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
 
 DEFAULT_MODEL = "trellisnet_python_docs"
-SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse")
+SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
 
 RunOrModel = Annotated[
     str,
@@ -111,7 +111,7 @@ def _train(
 
     name = None if recipe is None else recipe.name
     run = training.train(
-        name if resume and run_dir is None else (name or None) if resume else recipe,
+        name if resume else recipe,
         run_dir=run_dir,
         resume=resume,
         verbose=0 if quiet else "auto",
@@ -202,16 +202,16 @@ def generate(
     source: RunOrModel,
     prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
     length: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 200,
-    seed: Annotated[int | None, typer.Option(help="Seed of the draws.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Below 1 for likelier text, 0 for the likeliest token.")
     ] = 1.0,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the so many likeliest tokens.")
-    ] = None,
+        int, typer.Option(min=0, help="Draw from the so many likeliest tokens; 0 for all.")
+    ] = 0,
     top_p: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Draw from this share of probability.")
-    ] = None,
+        float, typer.Option(min=0.0, max=1.0, help="Draw from this share of the probability.")
+    ] = 1.0,
     weights: Weights = None,
     data_dir: DataDir = None,
     json_wanted: Json = False,
@@ -281,12 +281,21 @@ def _export(
 
     model, recipe, run = training.load_model(source, weights)
     vocabulary = _vocabulary(recipe, run, data_dir)
-    path = exporting.export_model(model, vocabulary, to)
+    metrics = _validation_metrics(run)
+    path = exporting.export_model(model, vocabulary, to, recipe=recipe, metrics=metrics)
     if output.json_wanted:
         output.document({"model": recipe.name, "path": str(path)})
         return
     output.line(f"{path}: written.")
     output.line(f"Next: saved_model_cli show --dir {shlex.quote(str(path))} --all")
+
+
+def _validation_metrics(run) -> dict[str, float] | None:
+    """The validation figures of the best epoch of a run."""
+    best = None if run is None else run.status.get("best")
+    if not best:
+        return None
+    return {name: value for name, value in best.items() if name.startswith("val_")}
 
 
 def _vocabulary(recipe, run, data_dir: Path | None):

@@ -83,7 +83,7 @@ def _builder_settings(recipe) -> list[str]:
 
 
 def _full_key(key: str, known: Mapping[str, Any]) -> str:
-    if key in known or key.startswith(tuple(f"{prefix}." for prefix in OPEN)):
+    if key in known or key in OPEN or key.startswith(tuple(f"{prefix}." for prefix in OPEN)):
         return key
     matches = [full for full in known if full.endswith(f".{key}")]
     if len(matches) == 1:
@@ -112,7 +112,7 @@ def _check_type(key: str, value: Any, former: Any) -> None:
     if isinstance(former, bool):
         fits = isinstance(value, bool)
     elif isinstance(former, number):
-        fits = isinstance(value, number | list) and not isinstance(value, bool)
+        fits = isinstance(value, (*number, list)) and not isinstance(value, bool)
     elif isinstance(former, str):
         fits = isinstance(value, str)
     else:

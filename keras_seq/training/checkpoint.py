@@ -29,20 +29,37 @@ class Checkpoint:
         self.meta = meta
 
     @classmethod
-    def of(cls, model: keras.Model, meta: dict[str, Any]) -> "Checkpoint":
+    def of(
+        cls,
+        model: keras.Model,
+        meta: dict[str, Any],
+        metrics: list[np.ndarray] | None = None,
+    ) -> "Checkpoint":
         """A snapshot of a compiled model.
 
         Beside the weights, the model's variables hold the state of every dropout seed; the
         metrics' hold the running means of the epoch.
+
+        Args:
+            model: the model.
+            meta: see the class.
+            metrics: the running means, where validation has taken their place meanwhile.
         """
         carried = getattr(model, "carried_state", None)
         groups = {
-            name: [keras.ops.convert_to_numpy(variable) for variable in variables]
+            name: [_array(variable) for variable in variables]
             for name, variables in _variables(model).items()
         }
+        if metrics is not None:
+            groups["metrics"] = metrics
         groups["carried"] = [] if carried is None else carried.get("train")
         paths = [variable.path for variable in model.variables]
         return cls(groups, {**meta, "format": FORMAT, "paths": paths})
+
+    @staticmethod
+    def metrics_of(model: keras.Model) -> list[np.ndarray]:
+        """The running means alone."""
+        return [_array(variable) for variable in _variables(model)["metrics"]]
 
     @property
     def finite(self) -> bool:
@@ -100,7 +117,8 @@ class Checkpoint:
         self.restore_weights(model)
         self._assign("optimizer", _variables(model)["optimizer"])
         carried = getattr(model, "carried_state", None)
-        if carried is not None and self.groups["carried"]:
+        within = self.meta.get("step_in_epoch", 0) > 0  # an epoch begins with the zero state
+        if carried is not None and within and self.groups["carried"]:
             carried.restore(self.groups["carried"], "train")
 
     def restore_weights(self, model: keras.Model) -> None:
@@ -133,6 +151,10 @@ def _variables(model: keras.Model) -> dict[str, list[Any]]:
         "optimizer": [] if optimizer is None else list(optimizer.variables),
         "metrics": [variable for metric in model.metrics for variable in metric.variables],
     }
+
+
+def _array(variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_tensor(variable).numpy())
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

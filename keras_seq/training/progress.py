@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from keras_seq.training.state import Progress as RunProgress
 from keras_seq.zoo import Recipe
 
-SHOWN = ("loss", "perplexity", "bits", "accuracy", "mse")
+SHOWN = ("loss", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
 LABELS = {"bits": "bits/token"}
 
 
@@ -46,7 +46,7 @@ class Reporter:
         self.labels = {**LABELS, **labels}
         self._bar: Progress | None = None
         self._task = None
-        self._begun = (0.0, 0)
+        self._begun: tuple[float, int] | None = None  # time and step
         self._speed = 0.0
 
     def note(self, text: str) -> None:
@@ -55,7 +55,7 @@ class Reporter:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def epoch_begin(self, epoch: int, progress: RunProgress) -> None:
-        self._begun = (time.monotonic(), progress.step)
+        self._begun = None
         if self.verbose != 1:
             return
         self._bar = Progress(
@@ -78,11 +78,11 @@ class Reporter:
         self._bar.start()
 
     def step(self, progress: RunProgress, logs: Mapping[str, float]) -> None:
-        begun, first = self._begun
         now = time.monotonic()
-        if progress.step - first == 1:
-            self._begun = (now, progress.step)  # the first step compiles: it says nothing of speed
-        elif now > begun:
+        if self._begun is None:  # the first step may compile: it says nothing of speed
+            self._begun = (now, progress.step)
+        elif now > self._begun[0]:
+            begun, first = self._begun
             self._speed = (progress.step - first) / (now - begun)
         if self._bar is not None and self._task is not None:
             self._bar.update(

@@ -98,6 +98,7 @@ class Session(keras.callbacks.Callback):
         self._started = time.monotonic() - progress.seconds
         self._epoch_started = 0.0
         self._epoch_first_step = 0
+        self._means: list[Any] | None = None
         self._evaluation = ExitStack()
 
     # The whole run
@@ -162,6 +163,7 @@ class Session(keras.callbacks.Callback):
             self.save()
 
     def on_test_begin(self, logs=None):
+        self._means = Checkpoint.metrics_of(self.model)  # validation begins its own
         swap = getattr(self.model.optimizer, "evaluation_weights", None)
         if swap is not None:
             self._evaluation.enter_context(swap(self.model))
@@ -198,6 +200,7 @@ class Session(keras.callbacks.Callback):
             progress.epoch += 1
             progress.step_in_epoch = 0
         self.save()
+        self._means = None
         write_metrics(self.run.metrics_file, progress.rows)
         self._log_epoch(row)
         self.reporter.epoch_end(row, best == len(losses))
@@ -228,7 +231,7 @@ class Session(keras.callbacks.Callback):
         begun = time.monotonic()
         self.progress.seconds = begun - self._started
         self.progress.callbacks = [callback.get_state() for callback in self._stateful()]
-        checkpoint = Checkpoint.of(self.model, self.progress.to_meta())
+        checkpoint = Checkpoint.of(self.model, self.progress.to_meta(), self._means)
         if not checkpoint.finite:
             raise StopRun(
                 f"a weight is not a finite number after step {self.progress.step}", failed=True
@@ -246,14 +249,14 @@ class Session(keras.callbacks.Callback):
         return time.monotonic() - seconds >= wait
 
     def _rate(self) -> float:
-        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        return float(keras.ops.convert_to_tensor(self.model.optimizer.learning_rate).numpy())
 
     def _row(self, logs, rate: float) -> dict[str, float]:
         progress = self.progress
         row = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
-            "learning_rate": rate,
+            "learning_rate": float(f"{rate:.7g}"),  # as given, not as float32 has it
             "seconds": round(time.monotonic() - self._epoch_started, 3),
         }
         ordered = sorted(

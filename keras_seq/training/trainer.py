@@ -16,6 +16,7 @@ from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.interruption import Interruption
 from keras_seq.training.outputs import draw_curves, write_metrics
 from keras_seq.training.progress import Reporter
+from keras_seq.training.reproducibility import order_operations
 from keras_seq.training.run import Run
 from keras_seq.training.schedules import make_schedule
 from keras_seq.training.session import Limits, Session
@@ -88,6 +89,7 @@ def train(
     ```
     """
     console = console or Console()
+    order_operations()
     folder, recipe, former = _choose(recipe, run_dir, epochs, seed, resume)
     data_dir = data_dir or former.get("data_dir")
     max_steps = max_steps or former.get("max_steps")
@@ -309,8 +311,8 @@ def _resumed(run: Run, given: Recipe | str | None, epochs: int | None, seed: int
             model["vocabulary_size"] = recipe.model["vocabulary_size"]
         if replace(expected, model=model).to_json() != recipe.to_json():
             raise ValueError(
-                f"{run.folder} was begun with other settings. A run is resumed with the recipe that "
-                "it began with: leave the recipe out, or choose another `run_dir`."
+                f"{run.folder} was begun with other settings. A run is resumed with the recipe "
+                "that it began with: leave the recipe out, or choose another `run_dir`."
             )
     if seed is not None and seed != recipe.seed:
         raise ValueError(
