@@ -2,14 +2,30 @@
 
 from keras_seq.layers.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
 from keras_seq.layers.adaptive_softmax import AdaptiveSoftmax as AdaptiveSoftmax
+from keras_seq.layers.deep_equilibrium import DeepEquilibrium as DeepEquilibrium
+from keras_seq.layers.deq_trellis_cell import DEQTrellisCell as DEQTrellisCell
 from keras_seq.layers.embedding_dropout import EmbeddingDropout as EmbeddingDropout
+from keras_seq.layers.feed_forward import FeedForward as FeedForward
+from keras_seq.layers.grouped_linear import GroupedLinear as GroupedLinear
+from keras_seq.layers.local_rnn import LocalRNN as LocalRNN
+from keras_seq.layers.lstm import LSTM as LSTM
 from keras_seq.layers.mixture_of_softmaxes import MixtureOfSoftmaxes as MixtureOfSoftmaxes
+from keras_seq.layers.pru import PRU as PRU
+from keras_seq.layers.pru_cell import PRUCell as PRUCell
+from keras_seq.layers.pyramidal_transform import PyramidalTransform as PyramidalTransform
+from keras_seq.layers.r_transformer import RTransformer as RTransformer
+from keras_seq.layers.r_transformer_block import RTransformerBlock as RTransformerBlock
+from keras_seq.layers.recurrent_stack import RecurrentStack as RecurrentStack
+from keras_seq.layers.self_attention import SelfAttention as SelfAttention
 from keras_seq.layers.softmax_head import SoftmaxHead as SoftmaxHead
 from keras_seq.layers.tied_softmax import TiedSoftmax as TiedSoftmax
 from keras_seq.layers.trellis import TrellisNet as TrellisNet
 from keras_seq.layers.trellis_gates import GRUGates as GRUGates
 from keras_seq.layers.trellis_gates import LSTMGates as LSTMGates
 from keras_seq.layers.trellis_gates import RNNGates as RNNGates
+from keras_seq.layers.unbiased_layer_norm import (
+    UnbiasedLayerNormalization as UnbiasedLayerNormalization,
+)
 from keras_seq.layers.variational_dropout import VariationalDropout as VariationalDropout
 from keras_seq.layers.weight_drop import weight_drop as weight_drop
 from keras_seq.layers.weight_drop import weight_drop_mask as weight_drop_mask
@@ -18,14 +34,28 @@ from keras_seq.layers.weight_norm import weight_normalize as weight_normalize
 __all__ = [
     "AdaptiveEmbedding",
     "AdaptiveSoftmax",
+    "DEQTrellisCell",
+    "DeepEquilibrium",
     "EmbeddingDropout",
+    "FeedForward",
     "GRUGates",
+    "GroupedLinear",
+    "LSTM",
     "LSTMGates",
+    "LocalRNN",
     "MixtureOfSoftmaxes",
+    "PRU",
+    "PRUCell",
+    "PyramidalTransform",
     "RNNGates",
+    "RTransformer",
+    "RTransformerBlock",
+    "RecurrentStack",
+    "SelfAttention",
     "SoftmaxHead",
     "TiedSoftmax",
     "TrellisNet",
+    "UnbiasedLayerNormalization",
     "VariationalDropout",
     "weight_drop",
     "weight_drop_mask",

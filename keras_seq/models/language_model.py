@@ -349,7 +349,7 @@ class LanguageModel(SequenceModel):
         self._nll.update_from_nll(terms.report, terms.weights)
         self._perplexity.update_from_nll(terms.report, terms.weights)
         self._bits.update_from_nll(terms.report, terms.weights)
-        self._tokens.update_state(terms.report, terms.weights)
+        self._tokens.update_state(terms.report, sample_weight=terms.weights)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._nll, self._perplexity, self._bits, self._tokens]

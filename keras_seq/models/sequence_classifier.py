@@ -239,7 +239,7 @@ class SequenceClassifier(SequenceReader):
         ]
 
     def update_metrics(self, terms: LossTerms) -> None:
-        self._nll.update_state(terms.report, terms.weights)
+        _update_mean(self._nll, terms)
         self._accuracy.update_state(terms.targets, terms.predictions, terms.weights)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
@@ -284,7 +284,7 @@ class SequenceRegressor(SequenceReader):
         return ops.mean(ops.square(predictions - y), axis=-1)
 
     def update_metrics(self, terms: LossTerms) -> None:
-        self._mse.update_state(terms.report, terms.weights)
+        _update_mean(self._mse, terms)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._mse]
@@ -295,3 +295,9 @@ class SequenceRegressor(SequenceReader):
 
 def _at_least_float32(layer) -> str:
     return "float64" if layer.compute_dtype == "float64" else "float32"
+
+
+def _update_mean(metric: keras.metrics.Mean, terms: LossTerms) -> None:
+    """Adds single values: Keras' own `Mean` counts a sequence of many steps as one value."""
+    weights = None if terms.weights is None else ops.reshape(terms.weights, (-1,))
+    metric.update_state(ops.reshape(terms.report, (-1,)), weights)

@@ -120,3 +120,17 @@ def test_errors_name_the_argument():
         classifier(auxiliary_weight=0.5)
     with pytest.raises(ValueError, match="hidden_dropuot"):
         SequenceClassifier(core(hidden_dropuot=0.5), classes=3)
+
+
+def test_metrics_of_steps_weigh_every_step_alike():
+    """Batches of different lengths, as bucketed data have them."""
+    model = classifier(return_sequences=True)
+    model.compile("sgd")
+    batches = [(pixels(2, t, t), np.zeros((2, t), "int32")) for t in (3, 12)]
+    data = tf.data.Dataset.from_generator(
+        lambda: iter(batches),
+        output_signature=(tf.TensorSpec((2, None, 2)), tf.TensorSpec((2, None), tf.int32)),
+    ).apply(tf.data.experimental.assert_cardinality(2))
+    result = model.evaluate(data, verbose=0, return_dict=True)
+    losses = [-model(x).numpy()[..., 0].ravel() for x, _ in batches]
+    np.testing.assert_allclose(result["nll"], np.concatenate(losses).mean(), rtol=1e-5)

@@ -1,0 +1,104 @@
+"""The position-wise feed-forward network of a transformer."""
+
+import keras
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq._random import draw_seed
+from keras_seq.layers._seeded_dropout import seeded_dropout
+from keras_seq.layers.local_rnn import fan_in_uniform
+from keras_seq.layers.variational_dropout import check_rate
+
+
+@export("keras_seq.layers.FeedForward")
+class FeedForward(keras.layers.Layer):
+    """Two linear layers with an activation between them, the same at every step.
+
+    Vaswani et al., *Attention Is All You Need* (2017), section 3.3: W₂ dropout(f(W₁ x + b₁)) + b₂.
+
+    Args:
+        inner_units: width of the inner layer; `None` for 4 d.
+        activation: f.
+        dropout: rate of the dropout after f.
+        kernel_initializer: of both kernels; by default uniform within ± 1 / √fan-in, as the biases.
+        seed: of the dropout.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (..., d).
+        training: whether to draw a dropout mask.
+        dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
+
+    Output shape:
+        The shape of `x`.
+
+    Raises:
+        ValueError: if `inner_units` is not positive.
+
+    Example:
+
+    >>> layer = keras_seq.layers.FeedForward()
+    >>> layer(np.ones((2, 3, 8), "float32")).shape
+    TensorShape([2, 3, 8])
+    """
+
+    def __init__(
+        self,
+        inner_units=None,
+        activation="relu",
+        dropout=0.0,
+        kernel_initializer=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if inner_units is not None and inner_units < 1:
+            raise ValueError(
+                f"`inner_units` must be positive or None. Received: inner_units={inner_units}"
+            )
+        self.inner_units = inner_units
+        self.activation = keras.activations.get(activation)
+        self.dropout = check_rate(dropout, "dropout")
+        self.kernel_initializer = fan_in_uniform(kernel_initializer)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        inner = 4 * features if self.inner_units is None else self.inner_units
+
+        def linear(name, rows, columns):
+            kernel = self.add_weight(
+                name=f"{name}_kernel", shape=(rows, columns), initializer=self.kernel_initializer
+            )
+            limit = rows**-0.5
+            bias = self.add_weight(
+                name=f"{name}_bias",
+                shape=(columns,),
+                initializer=keras.initializers.RandomUniform(-limit, limit),
+            )
+            return kernel, bias
+
+        self.inner_kernel, self.inner_bias = linear("inner", features, inner)
+        self.output_kernel, self.output_bias = linear("output", inner, features)
+
+    def call(self, x, training=None, dropout_seed=None):
+        if dropout_seed is None and training and self.dropout:
+            dropout_seed = draw_seed(self.seed_generator).value
+        inner = self.activation(ops.matmul(x, self.inner_kernel) + self.inner_bias)
+        inner = seeded_dropout(inner, self.dropout, dropout_seed)
+        return ops.matmul(inner, self.output_kernel) + self.output_bias
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "inner_units": self.inner_units,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "seed": self.seed,
+        }

@@ -1,0 +1,242 @@
+"""The windowed recurrence of the R-Transformer."""
+
+import inspect
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq.layers._local_rnn_cells import BLOCKS, STEPS, projection_bias
+
+
+@export("keras_seq.layers.LocalRNN")
+class LocalRNN(keras.layers.Layer):
+    """A recurrent network over a short window that ends at each position.
+
+    Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019),
+    section 3.1: the output at step t is the last hidden state of one shared recurrent network that
+    runs from a zero state over the `window` inputs up to and with t. As in the release, the inputs
+    before the first are zero vectors, which the network reads like any others.
+
+    All windows advance together. Step j of every window reads a view of the sequence shifted by j,
+    so no window is copied: the input is projected once for all positions, the first step needs no
+    recurrent product, and the loop over the `window` steps works on (b, t, u) tensors.
+
+    **State.** The last `window - 1` inputs (b, window - 1, d): chunks, down to single steps, give
+    the outputs of the full pass.
+
+    Args:
+        units: width u of the hidden state.
+        window: steps of a window, the current one included.
+        cell: `"gru"`, `"lstm"` or `"rnn"` (tanh), each with an input bias and a recurrent bias, or
+            any cell of the Keras contract such as `keras.layers.GRUCell(units)`. A cell object is
+            called as it is, at each step of the window on all positions at once, so that its input
+            product is computed `window` times.
+        kernel_initializer: of the input kernel.
+        recurrent_initializer: of the recurrent kernel.
+        bias_initializer: of both biases. The default of all three is uniform within ± 1 / √fan-in
+            (biases: ± 1 / √u), as in the release.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (b, t, d).
+        initial_state: a state from `get_initial_state` or an earlier call; `None` for zeros.
+        return_state: also return the state after the last step.
+        training: handed to a cell object.
+        mask: (b, t); masked inputs are read as zero vectors.
+
+    Output shape:
+        (b, t, u).
+
+    Raises:
+        ValueError: on sizes that are not positive, an unknown cell, or a cell of another width.
+
+    Example:
+
+    >>> layer = keras_seq.layers.LocalRNN(8, window=4)
+    >>> x = np.ones((2, 10, 3), "float32")
+    >>> y, state = layer(x[:, :6], return_state=True)
+    >>> rest = layer(x[:, 6:], initial_state=state)
+    """
+
+    def __init__(
+        self,
+        units,
+        window,
+        cell: Any = "gru",
+        kernel_initializer=None,
+        recurrent_initializer=None,
+        bias_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("units", units), ("window", window)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+        self.units = units
+        self.window = window
+        self.cell: Any = _get_cell(cell, units)
+        self.kernel_initializer = fan_in_uniform(kernel_initializer)
+        self.recurrent_initializer = fan_in_uniform(recurrent_initializer)
+        if bias_initializer is None:
+            limit = units**-0.5
+            bias_initializer = keras.initializers.RandomUniform(-limit, limit)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        if len(input_shape) != 3 or features is None:
+            raise ValueError(
+                "The input must have shape (b, t, d) with d known. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.input_features = int(features)
+        if not isinstance(self.cell, str):
+            if not self.cell.built:
+                self.cell.build((None, self.input_features))
+                self.cell.built = True
+            return
+        width = BLOCKS[self.cell] * self.units
+        self.kernel = self.add_weight(
+            name="kernel", shape=(features, width), initializer=self.kernel_initializer
+        )
+        self.recurrent_kernel = self.add_weight(
+            name="recurrent_kernel",
+            shape=(self.units, width),
+            initializer=self.recurrent_initializer,
+        )
+        self.bias = self.add_weight(name="bias", shape=(width,), initializer=self.bias_initializer)
+        self.recurrent_bias = self.add_weight(
+            name="recurrent_bias", shape=(width,), initializer=self.bias_initializer
+        )
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step: zeros (b, window - 1, d).
+
+        Args:
+            batch_size: the batch size b, an integer or a scalar tensor.
+            kind: `"exact"` or `None`; there is one kind.
+        """
+        check_exact(kind)
+        if not self.built:
+            raise ValueError(
+                "The state holds past inputs, so the layer must be built first. Call the layer "
+                "once, or its `build((b, t, d))`."
+            )
+        return ops.zeros((batch_size, self.window - 1, self.input_features), self.compute_dtype)
+
+    def call(self, x, initial_state=None, return_state=False, training=None, mask=None):
+        if mask is not None:
+            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
+        past = self.window - 1
+        length = ops.shape(x)[1]
+        if initial_state is None:
+            padded = ops.pad(x, [[0, 0], [past, 0], [0, 0]])
+        else:
+            padded = ops.concatenate([ops.cast(initial_state, x.dtype), x], axis=1)
+        if isinstance(self.cell, str):
+            outputs = self._run(padded, length)
+        else:
+            outputs = self._run_cell(padded, length, training)
+        return (outputs, padded[:, length:]) if return_state else outputs
+
+    def _run(self, padded, length):
+        """All windows at once; step j reads the projected inputs shifted by j."""
+        step = STEPS[self.cell]
+        kernel, recurrent_kernel, bias, recurrent_bias = (
+            ops.convert_to_tensor(weight)
+            for weight in (self.kernel, self.recurrent_kernel, self.bias, self.recurrent_bias)
+        )
+        projected = ops.matmul(padded, kernel) + projection_bias(self.cell, bias, recurrent_bias)
+        state: Any = None
+        for j in range(self.window):
+            state = step(projected[:, j : j + length], state, recurrent_kernel, recurrent_bias)
+        return state[0]
+
+    def _run_cell(self, padded, length, training):
+        """The same with a cell object, which sees every position as a row of its batch."""
+        rows = ops.shape(padded)[0] * length
+        options = {"training": training} if _takes_training(self.cell) else {}
+        states = self.cell.get_initial_state(batch_size=rows)
+        states = list(states) if isinstance(states, list | tuple) else [states]
+        output = None
+        for j in range(self.window):
+            inputs = ops.reshape(padded[:, j : j + length], (-1, self.input_features))
+            output, states = self.cell(inputs, states, **options)
+            states = list(states) if isinstance(states, list | tuple) else [states]
+        return ops.reshape(output, (-1, length, self.units))
+
+    def compute_mask(self, inputs, mask=None):
+        return mask
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, training=None, mask=None
+    ):
+        outputs = keras.KerasTensor((*x.shape[:-1], self.units), dtype=self.compute_dtype)
+        if not return_state:
+            return outputs
+        shape = (x.shape[0], self.window - 1, x.shape[-1])
+        return outputs, keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        cell = self.cell
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "window": self.window,
+            "cell": cell if isinstance(cell, str) else keras.saving.serialize_keras_object(cell),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "recurrent_initializer": keras.initializers.serialize(self.recurrent_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        if isinstance(config.get("cell"), dict):
+            config["cell"] = keras.saving.deserialize_keras_object(config["cell"])
+        return cls(**config)
+
+
+def fan_in_uniform(identifier=None):
+    """An initializer; by default uniform within ± 1 / √fan-in, PyTorch's for linear layers."""
+    if identifier is None:
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    return keras.initializers.get(identifier)
+
+
+def check_exact(kind) -> None:
+    """Refuses any kind of state but the exact one."""
+    if kind not in (None, "exact"):
+        raise ValueError(f"`kind` must be 'exact' or None. Received: kind={kind!r}")
+
+
+def _get_cell(cell, units):
+    if isinstance(cell, str):
+        if cell not in BLOCKS:
+            raise ValueError(
+                f"`cell` must be one of {sorted(BLOCKS)} or a Keras cell. Received: cell={cell!r}"
+            )
+        return cell
+    if not (callable(cell) and hasattr(cell, "state_size")):
+        raise ValueError(
+            f"`cell` must be one of {sorted(BLOCKS)} or a layer with `state_size`, as the cells of "
+            f"Keras have. Received: cell={cell!r}"
+        )
+    sizes = cell.state_size
+    first = sizes[0] if isinstance(sizes, list | tuple) else sizes
+    width = getattr(cell, "output_size", None) or first
+    if width != units:
+        raise ValueError(
+            f"`cell` must have `units` outputs. Received: units={units} and a cell of {width}."
+        )
+    return cell
+
+
+def _takes_training(cell) -> bool:
+    return "training" in inspect.signature(cell.call).parameters

@@ -1,0 +1,268 @@
+"""Multi-head self-attention with a cache."""
+
+import keras
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq._random import draw_seed
+from keras_seq.layers._seeded_dropout import seeded_dropout
+from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq.layers.variational_dropout import check_rate
+
+
+@export("keras_seq.layers.SelfAttention")
+class SelfAttention(keras.layers.Layer):
+    """Multi-head scaled dot-product self-attention whose keys and values can be carried.
+
+    Vaswani et al., *Attention Is All You Need* (2017), section 3.2; the pooling layer of the
+    R-Transformer (Wang et al., 2019, section 3.2). Logits are scaled by 1 / √(d / heads). Without
+    dropout it is `keras.ops.dot_product_attention`.
+
+    **State.** A dict of the `keys` (b, m, d) and `values` (b, m, d) of past steps and of `valid`
+    (b, m), one where there was a step and zero before the first one and at masked steps. With a
+    `span`, m is always `span - 1` and a step costs the same however long the past is; without one
+    m grows with each call, which a compiled loop (such as that of `generate_ids`) cannot hold.
+
+    Args:
+        heads: number of heads; it must divide d.
+        causal: whether a step sees only itself and steps before it. Without it there is no state.
+        span: how many steps a step sees, itself included; `None` for all.
+        dropout: rate of the dropout of the attention probabilities.
+        kernel_initializer: of the projections; by default uniform within ± 1 / √d, as in the
+            R-Transformer release.
+        seed: of the dropout.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (b, t, d).
+        initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
+        return_state: also return the state.
+        training: whether to draw a dropout mask.
+        mask: (b, t); masked steps are seen by none.
+        dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
+        return_probabilities: also return the attention probabilities (b, heads, t, m + t), right
+            after the outputs.
+
+    Output shape:
+        (b, t, d).
+
+    Raises:
+        ValueError: if `heads` does not divide d, or a state is asked for where there is none.
+
+    Example:
+
+    >>> layer = keras_seq.layers.SelfAttention(heads=2, span=5)
+    >>> x = np.ones((3, 7, 8), "float32")
+    >>> y, state = layer(x, return_state=True)
+    >>> state["keys"].shape
+    TensorShape([3, 4, 8])
+    """
+
+    def __init__(
+        self,
+        heads,
+        causal=True,
+        span=None,
+        dropout=0.0,
+        kernel_initializer=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if heads < 1:
+            raise ValueError(f"`heads` must be positive. Received: heads={heads}")
+        if span is not None and span < 1:
+            raise ValueError(f"`span` must be positive or None. Received: span={span}")
+        if span is not None and not causal:
+            raise ValueError(f"`span` needs `causal=True`. Received: span={span}, causal={causal}")
+        self.heads = heads
+        self.causal = causal
+        self.span = span
+        self.dropout = check_rate(dropout, "dropout")
+        self.kernel_initializer = fan_in_uniform(kernel_initializer)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        if features is None or features % self.heads:
+            raise ValueError(
+                "`heads` must divide the features of the input. "
+                f"Received: heads={self.heads}, input_shape={tuple(input_shape)}"
+            )
+        self.features = int(features)
+        limit = self.features**-0.5
+        bias = keras.initializers.RandomUniform(-limit, limit)
+        self.kernel = self.add_weight(  # queries, keys, values
+            name="kernel", shape=(features, 3 * features), initializer=self.kernel_initializer
+        )
+        self.bias = self.add_weight(name="bias", shape=(3 * features,), initializer=bias)
+        self.output_kernel = self.add_weight(
+            name="output_kernel", shape=(features, features), initializer=self.kernel_initializer
+        )
+        self.output_bias = self.add_weight(name="output_bias", shape=(features,), initializer=bias)
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step.
+
+        Args:
+            batch_size: the batch size b, an integer or a scalar tensor.
+            kind: `"exact"` or `None`; there is one kind.
+        """
+        check_exact(kind)
+        self._check_causal()
+        if not self.built:
+            raise ValueError(
+                "The state holds past keys, so the layer must be built first. Call the layer once, "
+                "or its `build((b, t, d))`."
+            )
+        past, dtype = self._past, self.compute_dtype
+        return {
+            "keys": ops.zeros((batch_size, past, self.features), dtype),
+            "values": ops.zeros((batch_size, past, self.features), dtype),
+            "valid": ops.zeros((batch_size, past), dtype),
+        }
+
+    @property
+    def _past(self) -> int:
+        return 0 if self.span is None else self.span - 1
+
+    def _check_causal(self):
+        if not self.causal:
+            raise ValueError(
+                "Attention over all steps has no state: later steps change earlier outputs. Use "
+                "`causal=True`."
+            )
+
+    def call(
+        self,
+        x,
+        initial_state=None,
+        return_state=False,
+        training=None,
+        mask=None,
+        dropout_seed=None,
+        return_probabilities=False,
+    ):
+        if initial_state is not None or return_state:
+            self._check_causal()
+        if dropout_seed is None and training and self.dropout:
+            dropout_seed = draw_seed(self.seed_generator).value
+        query, key, value = ops.split(ops.matmul(x, self.kernel) + self.bias, 3, axis=-1)
+        batch, length = ops.shape(x)[0], ops.shape(x)[1]
+        valid = None if mask is None else ops.cast(mask, self.compute_dtype)
+        if initial_state is not None:
+            given = {name: ops.cast(part, x.dtype) for name, part in initial_state.items()}
+            now = ops.ones((batch, length), x.dtype) if valid is None else valid
+            key = ops.concatenate([given["keys"], key], axis=1)
+            value = ops.concatenate([given["values"], value], axis=1)
+            valid = ops.concatenate([given["valid"], now], axis=1)
+
+        bias = self._bias(length, ops.shape(key)[1], valid)
+        parts = (self._split(query), self._split(key), self._split(value))
+        scale = (self.features // self.heads) ** -0.5
+        probabilities = None
+        if return_probabilities or (dropout_seed is not None and self.dropout):
+            pooled, probabilities = self._attend(*parts, bias, scale, dropout_seed)
+        else:
+            pooled = ops.dot_product_attention(*parts, bias=bias, scale=scale)
+        pooled = ops.reshape(pooled, (-1, length, self.features))
+        results = [ops.matmul(pooled, self.output_kernel) + self.output_bias]
+        if return_probabilities:
+            results.append(probabilities)
+        if return_state:
+            results.append(self._state(key, value, valid))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _split(self, tensor):
+        shape = (-1, ops.shape(tensor)[1], self.heads, self.features // self.heads)
+        return ops.reshape(tensor, shape)
+
+    def _bias(self, length, total, valid):
+        """What is added to the logits: 0 where a step is seen, a large negative number elsewhere.
+
+        Of shape (1 or b, 1, t, m + t); `None` where every step sees all.
+        """
+        seen = None
+        if self.causal:
+            rows = ops.expand_dims(ops.arange(length), 1) + (total - length)
+            columns = ops.expand_dims(ops.arange(total), 0)
+            seen = columns <= rows
+            if self.span is not None:
+                seen = ops.logical_and(seen, columns > rows - self.span)
+            seen = seen[None, None]
+        if valid is not None:
+            real = (valid > 0)[:, None, None, :]
+            seen = real if seen is None else ops.logical_and(seen, real)
+        if seen is None:
+            return None
+        far = -3e4 if self.compute_dtype == "float16" else -1e9
+        return ops.cast(ops.where(seen, 0.0, far), self.compute_dtype)
+
+    def _attend(self, query, key, value, bias, scale, seed):
+        """The attention written out, for dropout and for who wants the probabilities."""
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        logits = ops.cast(ops.einsum("bthk,bshk->bhts", query, key), wide) * scale
+        if bias is not None:
+            logits = logits + ops.cast(bias, wide)
+        probabilities = ops.cast(ops.softmax(logits), self.compute_dtype)
+        dropped = seeded_dropout(probabilities, self.dropout, seed)
+        return ops.einsum("bhts,bshk->bthk", dropped, value), probabilities
+
+    def _state(self, key, value, valid):
+        if valid is None:
+            valid = ops.ones_like(key[..., 0])
+        if self.span is None:
+            return {"keys": key, "values": value, "valid": valid}
+        past = self.span - 1
+
+        def last(tensor):
+            """The last `span - 1` steps, with zeros before them where there are fewer."""
+            padding = [[0, 0], [past, 0]] + [[0, 0]] * (len(tensor.shape) - 2)
+            padded = ops.pad(tensor, padding)
+            return padded[:, ops.shape(tensor)[1] :]
+
+        return {"keys": last(key), "values": last(value), "valid": last(valid)}
+
+    def compute_mask(self, inputs, mask=None):
+        return mask
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(
+        self,
+        x,
+        initial_state=None,
+        return_state=False,
+        training=None,
+        mask=None,
+        dropout_seed=None,
+        return_probabilities=False,
+    ):
+        batch, length, features = x.shape
+
+        def spec(*shape):
+            return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+        results: list = [spec(batch, length, features)]
+        if return_probabilities:
+            total = length if initial_state is None else None
+            results.append(spec(batch, self.heads, length, total))
+        if return_state:
+            past = None if self.span is None else self._past
+            cache = spec(batch, past, features)
+            results.append({"keys": cache, "values": cache, "valid": spec(batch, past)})
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "causal": self.causal,
+            "span": self.span,
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "seed": self.seed,
+        }

@@ -1,0 +1,271 @@
+"""`nottingham`, `jsb_chorales`, `muse_data`, `piano_midi`: polyphonic music as piano rolls."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_seq.pipelines.corpus_files import data_folder
+from keras_seq.pipelines.data import Data
+from keras_seq.pipelines.epochs import EpochSource, epoch_options
+from keras_seq.pipelines.errors import DataError, MissingDataError
+from keras_seq.pipelines.registry import Request, register
+from keras_seq.pipelines.token_file import as_tensor
+
+NOTES = 88
+LOWEST_PITCH = 21  # MIDI pitch of column 0, the key A0
+KEYS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
+_FETCH = "Give the published file of Boulanger-Lewandowski et al. (2012)."
+
+
+@dataclass(frozen=True)
+class MusicOptions:
+    """Options of the music data sets.
+
+    Attributes:
+        buckets: number of lengths that batches are padded to. Tunes are sorted into as many buckets
+            by length, chosen so that the padding is least, and a batch holds tunes of one bucket;
+            a training step is then traced, or compiled, for no more shapes than that. 0 for none:
+            a batch holds any tunes and is as long as its longest (with `batch_size=1` there is no
+            padding at all).
+    """
+
+    buckets: int = 8
+
+
+@register("nottingham", MusicOptions())
+def nottingham(request: Request, options: MusicOptions) -> Data:
+    """British and American folk tunes: 694 / 173 / 170."""
+    return _load(request, options, "Nottingham.mat")
+
+
+@register("jsb_chorales", MusicOptions())
+def jsb_chorales(request: Request, options: MusicOptions) -> Data:
+    """Chorales of J. S. Bach: 229 / 76 / 77."""
+    return _load(request, options, "JSB_Chorales.mat")
+
+
+@register("muse_data", MusicOptions())
+def muse_data(request: Request, options: MusicOptions) -> Data:
+    """Orchestral and piano music of the MuseData library: 524 / 135 / 124."""
+    return _load(request, options, "MuseData.mat")
+
+
+@register("piano_midi", MusicOptions())
+def piano_midi(request: Request, options: MusicOptions) -> Data:
+    """Classical piano music: 87 / 12 / 25."""
+    return _load(request, options, "Piano_midi.mat")
+
+
+def _load(request: Request, options: MusicOptions, file_name: str) -> Data:
+    if request.length is not None or request.history:
+        raise ValueError(
+            f"The tunes of {request.name!r} have lengths of their own. Received: length="
+            f"{request.length}, history={request.history}. Leave both out."
+        )
+    if options.buckets < 0:
+        raise ValueError(f"`buckets` must not be negative. Received: buckets={options.buckets}.")
+    path = find_music(data_folder(request.data_dir), file_name)
+    tunes = read_music(path)
+    every = np.concatenate([[len(tune) - 1 for tune in split] for split in tunes.values()])
+    bounds = bucket_bounds(every, options.buckets) if options.buckets else np.array([every.max()])
+    splits = {name: _Split(split, bounds, bool(options.buckets)) for name, split in tunes.items()}
+    train = splits["train"]
+    source = EpochSource(
+        lambda epoch: train.shuffled(epoch, request.seed, request.batch_size),
+        train.fetch,
+        train.steps(request.batch_size),
+        parallel=True,
+        copy_constants=False,
+    )
+    held_out = {
+        name: splits[name].in_order(request.eval_batch_size) for name in ("validation", "test")
+    }
+    return Data(
+        name=request.name,
+        train=source.repeated(),
+        validation=held_out["validation"],
+        test=held_out["test"],
+        info={
+            "examples": {name: len(split) for name, split in tunes.items()},
+            "steps": {name: int(sum(map(len, split))) for name, split in tunes.items()},
+            # The first frame of a tune is context only.
+            "frames": {name: int(splits[name].lengths_total) for name in tunes},
+            "notes": NOTES,
+            "bounds": [int(bound) for bound in bounds] if options.buckets else [],
+            "source": str(path),
+        },
+        epoch_fn=source.epoch,
+    )
+
+
+def find_music(folder: Path | None, file_name: str) -> Path:
+    """The path of a data set's file: in `music/` of the data folder, or in the folder itself.
+
+    Raises:
+        MissingDataError: if it is in neither.
+    """
+    places = [] if folder is None else [folder / "music" / file_name, folder / file_name]
+    for path in places:
+        if path.is_file():
+            return path
+    raise MissingDataError(
+        f"no {file_name}, here or in music/.",
+        path=folder,
+        remedy="Give `data_dir`, the folder of the file. " + _FETCH,
+    )
+
+
+def read_music(path: Path) -> dict[str, list[np.ndarray]]:
+    """Reads the tunes of a MATLAB file.
+
+    Args:
+        path: a file with `traindata`, `validdata` and `testdata`, each a cell array of piano rolls.
+
+    Returns:
+        For `train`, `validation` and `test` the tunes, uint8 arrays (steps, 88) of zeros and ones.
+
+    Raises:
+        DataError: if the file is no such file.
+        ImportError: without SciPy.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise ImportError(
+            "The music data sets are MATLAB files, which SciPy reads: "
+            'pip install "keras-seq[music]"'
+        ) from error
+    try:
+        arrays: dict[str, Any] = loadmat(str(path))
+    except Exception as error:  # scipy, zlib and struct each raise errors of their own
+        raise DataError(
+            f"not a readable MATLAB file ({error}).", path=path, remedy=_FETCH
+        ) from None
+    missing = [key for key in KEYS.values() if key not in arrays]
+    if missing:
+        raise DataError(f"there is no {', '.join(missing)} in it.", path=path, remedy=_FETCH)
+    return {
+        name: [_check_tune(tune, path, f"{key} {i}") for i, tune in enumerate(arrays[key].ravel())]
+        for name, key in KEYS.items()
+    }
+
+
+def _check_tune(tune: Any, path: Path, place: str) -> np.ndarray:
+    tune = np.asarray(tune)
+    fits = tune.ndim == 2 and tune.shape[1] == NOTES and len(tune) > 1
+    if not fits or not np.isin(tune, (0, 1)).all():
+        raise DataError(
+            f"a tune must be an array (steps, {NOTES}) of zeros and ones with two steps or more. "
+            f"Found: {tune.dtype} {tune.shape}.",
+            path=path,
+            place=place,
+            remedy=_FETCH,
+        )
+    return tune.astype(np.uint8)
+
+
+def bucket_bounds(lengths: np.ndarray, buckets: int) -> np.ndarray:
+    """The lengths to pad to so that padding is least.
+
+    Args:
+        lengths: lengths of the sequences.
+        buckets: how many lengths to pad to; fewer where there are fewer different ones.
+
+    Returns:
+        Increasing bounds, the last one the largest length. A sequence belongs to the first bound
+        that it does not exceed.
+    """
+    sizes, counts = np.unique(lengths, return_counts=True)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    buckets = min(buckets, len(sizes))
+    # cost[j]: least padded total of the sizes before j; a last bucket i..j-1 is padded to size j-1.
+    cost = np.full(len(sizes) + 1, np.inf)
+    cost[0] = 0
+    choices = []
+    for _ in range(buckets):
+        totals = cost[:-1, None] + (before[None, 1:] - before[:-1, None]) * sizes[None, :]
+        totals[np.tril_indices(len(sizes), -1)] = np.inf
+        choices.append(np.argmin(totals, axis=0))
+        cost = np.concatenate([[np.inf], np.min(totals, axis=0)])
+    bounds, end = [], len(sizes)
+    for choice in reversed(choices):
+        bounds.append(int(sizes[end - 1]))
+        end = int(choice[end - 1])
+    return np.array(bounds[::-1])
+
+
+class _Split:
+    """The tunes of one split, laid end to end, and their buckets."""
+
+    def __init__(self, tunes: list[np.ndarray], bounds: np.ndarray, padded_to_bound: bool):
+        steps = np.array([len(tune) for tune in tunes])
+        lengths = steps - 1  # frames with a frame before them
+        self.lengths_total = lengths.sum()
+        self.padded_to_bound = padded_to_bound
+        self.frames = as_tensor(np.concatenate(tunes))
+        self.starts = as_tensor(np.concatenate([[0], np.cumsum(steps)[:-1]]).astype(np.int32))
+        self.lengths = as_tensor(lengths.astype(np.int32))
+        bucket = np.searchsorted(bounds, lengths)
+        self.members = [
+            (int(bound), np.flatnonzero(bucket == i).astype(np.int32))
+            for i, bound in enumerate(bounds)
+            if (bucket == i).any()
+        ]
+
+    def steps(self, batch_size: int) -> int:
+        """Batches of an epoch."""
+        return sum(-(-len(rows) // batch_size) for _, rows in self.members)
+
+    def shuffled(self, epoch, seed: int, batch_size: int):
+        """The plan of an epoch: rows (steps, b), -1 where a batch is filled up, and bounds."""
+        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+        shuffle = tf.random.experimental.stateless_shuffle
+        places = [
+            shuffle(tf.constant(rows), key + tf.constant([7919 * (i + 1), 0], tf.int64))
+            for i, (_, rows) in enumerate(self.members)
+        ]
+        rows, bounds = self._batches(places, batch_size)
+        order = shuffle(tf.range(self.steps(batch_size)), key)
+        return tf.gather(rows, order), tf.gather(bounds, order)
+
+    def in_order(self, batch_size: int) -> tf.data.Dataset:
+        """Every tune once, the shorter ones first; the last batch of a bucket may be smaller."""
+        plan = self._batches([tf.constant(rows) for _, rows in self.members], batch_size)
+
+        def fetch(rows, bound):
+            return self.fetch(tf.boolean_mask(rows, rows >= 0), bound)
+
+        return (
+            tf.data.Dataset.from_tensor_slices(plan)
+            .map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
+            .with_options(epoch_options(copy_constants=False))
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _batches(self, places: list, batch_size: int):
+        rows, bounds = [], []
+        for (bound, members), indices in zip(self.members, places, strict=True):
+            batches = -(-len(members) // batch_size)
+            filled = tf.pad(indices, [[0, batches * batch_size - len(members)]], constant_values=-1)
+            rows.append(tf.reshape(filled, (batches, batch_size)))
+            bounds += [bound] * batches
+        return tf.concat(rows, axis=0), tf.constant(bounds, tf.int32)
+
+    def fetch(self, rows, bound):
+        """A batch: frames x (b, t, 88), the frames that follow y, and weights (b, t)."""
+        real = rows >= 0
+        chosen = tf.maximum(rows, 0)
+        lengths = tf.where(real, tf.gather(self.lengths, chosen), 0)
+        width = bound if self.padded_to_bound else tf.reduce_max(lengths)
+        steps = tf.range(width)[None]
+        weights = tf.cast(steps < lengths[:, None], tf.float32)
+        places = tf.gather(self.starts, chosen)[:, None] + tf.minimum(steps, lengths[:, None] - 1)
+        places = tf.maximum(places, 0)
+
+        def frames(index):
+            return tf.cast(tf.gather(self.frames, index), tf.float32) * weights[..., None]
+
+        return frames(places), frames(places + 1), weights

@@ -1,0 +1,43 @@
+"""Every recipe fits the pipelines, the optimizers and its own model."""
+
+import keras
+import pytest
+
+import keras_seq
+from keras_seq import pipelines, zoo
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_data_and_optimizer_exist(name):
+    recipe = zoo.recipe(name)
+    assert recipe.name == name
+    assert recipe.data.name in pipelines.names()
+    assert set(recipe.data.options) <= set(pipelines.options(recipe.data.name))
+    assert issubclass(
+        getattr(keras_seq.optimizers, recipe.optimizer.name), keras.optimizers.Optimizer
+    )
+    assert recipe.reported.source
+    assert recipe.paper
+    for variant in recipe.variants:
+        changed = zoo.recipe(name, variant)
+        assert changed != recipe
+        assert set(changed.model) >= set(recipe.model)
+
+
+@pytest.mark.parametrize("name", ["trellisnet_copy_memory", "trellisnet_adding"])
+def test_synthetic_recipes_fit_their_data(name):
+    recipe = zoo.recipe(name).replace(**{"model.units": 6})
+    data = pipelines.load(
+        recipe.data.name,
+        batch_size=4,
+        length=recipe.data.length,
+        n_train=8,
+        n_validation=4,
+        n_test=4,
+        **recipe.data.options,
+    )
+    model = zoo.build(recipe)
+    model.compile("sgd")
+    result = model.evaluate(data.test, verbose=0, return_dict=True)
+    assert result["loss"] > 0
+    assert model.core.receptive_field >= next(iter(data.test))[0].shape[1]

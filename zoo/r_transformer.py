@@ -1,0 +1,474 @@
+"""R-Transformer models: pixel classifier, polyphonic music and language models.
+
+Settings are the defaults of the released scripts, which give the published results (the paper lists
+few of them). The released code also makes layers that it never uses; the models here are without
+them, and `variant="released"` has them.
+
+Each model's attention has a `span` no shorter than the sequences that it is trained on, so that it
+sees all of them, and its state has a fixed size.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_seq.layers import RTransformer
+from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+PAPER = (
+    "Wang, Ma, Liu, Tang: R-Transformer: Recurrent Neural Network Enhanced Transformer. "
+    "arXiv:1907.05572, 2019."
+)
+
+
+def _core(policy, seed, **settings) -> RTransformer:
+    return RTransformer(**settings, seed=seed, dtype=policy, name="r_transformer")
+
+
+def _policy(dtype: str | None):
+    return keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+
+def _after(seed: int | None) -> int | None:
+    return None if seed is None else seed + 1
+
+
+def language_model(
+    *,
+    vocabulary_size: int,
+    units: int,
+    levels: int,
+    window: int,
+    heads: int,
+    local_layers: int = 1,
+    cell: str = "gru",
+    inner_units: int | None = None,
+    dropout: float = 0.0,
+    embedding_value_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    norm_order: str = "pre",
+    normalization: str = "unbiased",
+    span: int | None = None,
+    unused_weights: bool = False,
+    head: str = "tied",
+    history: int = 0,
+    carry_state: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> LanguageModel:
+    """Builds an R-Transformer language model.
+
+    Args:
+        vocabulary_size: number of tokens.
+        units: width of the embedding and of all blocks.
+        levels: number of blocks.
+        window: steps of a window of the recurrence.
+        heads: attention heads.
+        local_layers: recurrent sublayers of a block.
+        cell: `"gru"`, `"lstm"` or `"rnn"`.
+        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
+        dropout: rate in the blocks.
+        embedding_value_dropout: rate for single values of the embedded tokens.
+        output_dropout: variational rate after the core.
+        norm_order: `"pre"` or `"post"`.
+        normalization: `"unbiased"` or `"layer"`.
+        span: steps that attention sees; `None` for all.
+        unused_weights: also hold the weights that the released code never uses.
+        head: `"tied"` or `"softmax"`.
+        history: leading steps of a window without loss.
+        carry_state: carry the state from window to window.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    policy = _policy(dtype)
+    core = _core(
+        policy,
+        seed,
+        units=units,
+        levels=levels,
+        window=window,
+        heads=heads,
+        local_layers=local_layers,
+        cell=cell,
+        inner_units=inner_units,
+        dropout=dropout,
+        input_dropout=embedding_value_dropout,
+        norm_order=norm_order,
+        normalization=normalization,
+        span=span,
+        project_input=False,
+        unused_weights=unused_weights,
+    )
+    model = LanguageModel(
+        vocabulary_size,
+        units,
+        core,
+        head=head,
+        output_dropout=output_dropout,
+        history=history,
+        carry_state=carry_state,
+        seed=_after(seed),
+        dtype=policy,
+        name=name,
+    )
+    model.build((None, None))
+    return model
+
+
+def sequence_classifier(
+    *,
+    features: int,
+    classes: int,
+    units: int,
+    levels: int,
+    window: int,
+    heads: int,
+    local_layers: int = 1,
+    cell: str = "gru",
+    inner_units: int | None = None,
+    dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    norm_order: str = "pre",
+    normalization: str = "unbiased",
+    span: int | None = None,
+    unused_weights: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> SequenceClassifier:
+    """Builds an R-Transformer that classifies sequences of vectors at their last step.
+
+    Args:
+        features: width of the inputs.
+        classes: number of classes.
+        units: width of all blocks.
+        levels: number of blocks.
+        window: steps of a window of the recurrence.
+        heads: attention heads.
+        local_layers: recurrent sublayers of a block.
+        cell: `"gru"`, `"lstm"` or `"rnn"`.
+        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
+        dropout: rate in the blocks.
+        output_dropout: variational rate after the core.
+        norm_order: `"pre"` or `"post"`.
+        normalization: `"unbiased"` or `"layer"`.
+        span: steps that attention sees; `None` for all.
+        unused_weights: also hold the weights that the released code never uses.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    policy = _policy(dtype)
+    core = _core(
+        policy,
+        seed,
+        units=units,
+        levels=levels,
+        window=window,
+        heads=heads,
+        local_layers=local_layers,
+        cell=cell,
+        inner_units=inner_units,
+        dropout=dropout,
+        norm_order=norm_order,
+        normalization=normalization,
+        span=span,
+        project_input=True,
+        unused_weights=unused_weights,
+    )
+    model = SequenceClassifier(
+        core, classes, output_dropout=output_dropout, seed=_after(seed), dtype=policy, name=name
+    )
+    model.build((None, None, features))
+    return model
+
+
+def frame_model(
+    *,
+    notes: int = 88,
+    units: int,
+    levels: int,
+    window: int,
+    heads: int,
+    local_layers: int = 1,
+    cell: str = "gru",
+    inner_units: int | None = None,
+    dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    norm_order: str = "pre",
+    normalization: str = "unbiased",
+    span: int | None = None,
+    unused_weights: bool = False,
+    sum_over_time: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> FrameModel:
+    """Builds an R-Transformer that predicts the notes of the next frame.
+
+    Args:
+        notes: width of a frame.
+        units: width of all blocks.
+        levels: number of blocks.
+        window: steps of a window of the recurrence.
+        heads: attention heads.
+        local_layers: recurrent sublayers of a block.
+        cell: `"gru"`, `"lstm"` or `"rnn"`.
+        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
+        dropout: rate in the blocks.
+        output_dropout: variational rate after the core.
+        norm_order: `"pre"` or `"post"`.
+        normalization: `"unbiased"` or `"layer"`.
+        span: steps that attention sees; `None` for all.
+        unused_weights: also hold the weights that the released code never uses.
+        sum_over_time: minimise the sum over the frames of a tune, not their mean.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    policy = _policy(dtype)
+    core = _core(
+        policy,
+        seed,
+        units=units,
+        levels=levels,
+        window=window,
+        heads=heads,
+        local_layers=local_layers,
+        cell=cell,
+        inner_units=inner_units,
+        dropout=dropout,
+        norm_order=norm_order,
+        normalization=normalization,
+        span=span,
+        project_input=True,
+        unused_weights=unused_weights,
+    )
+    model = FrameModel(
+        core,
+        notes,
+        sum_over_time=sum_over_time,
+        output_dropout=output_dropout,
+        seed=_after(seed),
+        dtype=policy,
+        name=name,
+    )
+    model.build((None, None, notes))
+    return model
+
+
+UNUSED_NOTE = (
+    "The released code also makes layers that it never uses; `variant='released'` has them. "
+    "The release starts all copies of a layer from the same values; here each is drawn anew."
+)
+
+
+# Pixels (Table 1)
+
+
+@entry(
+    Recipe(
+        name="rtransformer_seq_mnist",
+        family="r_transformer",
+        task="sequence_classifier",
+        summary="MNIST digits, read pixel by pixel.",
+        paper=PAPER,
+        model={
+            "features": 1,
+            "classes": 10,
+            "units": 32,
+            "levels": 8,
+            "window": 7,
+            "heads": 2,
+            "local_layers": 2,
+            "dropout": 0.05,
+            "span": 784,
+        },
+        data=DataSpec("seq_mnist", batch_size=32),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3),
+        # After every ten epochs, as the script does it.
+        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(11, 21, 31, 41)),
+        epochs=50,
+        monitor="val_accuracy",
+        reported=Reported("accuracy", 99.1, "R-Transformer paper, Table 1", ""),
+        parameters=204_426,
+        variants={"released": {"model.unused_weights": True, "parameters": 229_738}},
+        notes=UNUSED_NOTE + " It clips no gradients, and does not shuffle the training images; "
+        "here they are shuffled.",
+    )
+)
+@forwards_to(sequence_classifier)
+def rtransformer_seq_mnist(**settings) -> SequenceClassifier:
+    """R-Transformer for sequential MNIST: 8 blocks of width 32, 99.1% test accuracy (Table 1)."""
+    return sequence_classifier(**settings)
+
+
+# Polyphonic music (Table 2)
+
+
+@entry(
+    Recipe(
+        name="rtransformer_nottingham",
+        family="r_transformer",
+        task="frame_model",
+        summary="Polyphonic music: the notes of the next frame of the Nottingham tunes.",
+        paper=PAPER,
+        model={
+            "notes": 88,
+            "units": 160,
+            "levels": 3,
+            "window": 6,
+            "heads": 4,
+            "dropout": 0.2,
+            "span": 1792,  # the longest tune less its last frame
+        },
+        data=DataSpec("nottingham", batch_size=8),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
+        epochs=40,
+        early_stopping=8,
+        monitor="val_nll_per_frame",
+        reported=Reported("nll_per_frame", 2.37, "R-Transformer paper, Table 2", ""),
+        parameters=1_420_888,
+        variants={
+            "released": {
+                "model.unused_weights": True,
+                "model.dropout": 0.1,
+                "model.sum_over_time": True,
+                "data.batch_size": 1,
+                "data.options": {"buckets": 0},
+                "optimizer.name": "SGD",
+                "optimizer.learning_rate": 5e-5,
+                "optimizer.global_clipnorm": None,
+                "schedule.factor": 0.1,
+                "schedule.patience": 3,
+                "schedule.minimum": 0.0,
+                "epochs": 100,
+                "early_stopping": None,
+                "parameters": 1_704_088,
+            }
+        },
+        notes="Sizes of the release, training settings of ours. " + UNUSED_NOTE + " It also trains "
+        "as the script does: one tune a step, the loss summed over the tune, SGD. The script clips "
+        "gradients before they are computed, which has no effect, so nothing is clipped there.",
+    )
+)
+@forwards_to(frame_model)
+def rtransformer_nottingham(**settings) -> FrameModel:
+    """R-Transformer for the Nottingham tunes: 3 blocks of width 160, 2.37 nats a frame (Table
+    2)."""
+    return frame_model(**settings)
+
+
+# Penn Treebank (Tables 3 and 4)
+
+
+@entry(
+    Recipe(
+        name="rtransformer_ptb_char",
+        family="r_transformer",
+        task="language_model",
+        summary="Character-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 49,
+            "units": 512,
+            "levels": 3,
+            "window": 7,
+            "heads": 8,
+            "dropout": 0.15,
+            "embedding_value_dropout": 0.15,
+            "span": 400,
+            "history": 80,
+        },
+        data=DataSpec("ptb_char", batch_size=16, eval_batch_size=1, length=320, history=80),
+        optimizer=OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.15),
+        schedule=ScheduleSpec("plateau", factor=0.1, patience=3),
+        epochs=100,
+        reported=Reported("bits_per_character", 1.24, "R-Transformer paper, Table 3", ""),
+        parameters=14_213_169,
+        variants={"released": {"model.unused_weights": True, "parameters": 17_101_873}},
+        notes="The released alphabet has 49 characters and no `<eos>`; with that of the data (50) "
+        "the model has 513 parameters more, and training takes it from the data. " + UNUSED_NOTE,
+    )
+)
+@forwards_to(language_model)
+def rtransformer_ptb_char(**settings) -> LanguageModel:
+    """R-Transformer for characters of Penn Treebank: 3 blocks of width 512, 1.24 bits per character
+    (Table 3)."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="rtransformer_ptb_word",
+        family="r_transformer",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10_000,
+            "units": 128,
+            "levels": 3,
+            "window": 9,
+            "heads": 8,
+            "cell": "lstm",
+            "dropout": 0.35,
+            "embedding_value_dropout": 0.15,
+            "span": 80,
+            "history": 40,
+        },
+        data=DataSpec("ptb_word", batch_size=16, eval_batch_size=10, length=40, history=40),
+        optimizer=OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.35),
+        schedule=ScheduleSpec("plateau", factor=0.5, patience=5),
+        epochs=100,
+        reported=Reported("perplexity", 84.38, "R-Transformer paper, Table 4", ""),
+        parameters=2_281_872,
+        variants={"released": {"model.unused_weights": True, "parameters": 2_463_376}},
+        notes=UNUSED_NOTE,
+    )
+)
+@forwards_to(language_model)
+def rtransformer_ptb_word(**settings) -> LanguageModel:
+    """R-Transformer for words of Penn Treebank: 3 blocks of width 128, 84.38 perplexity (Table
+    4)."""
+    return language_model(**settings)
+
+
+SMALL: dict[str, Any] = {
+    "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+    "units": 64,
+    "levels": 2,
+    "window": 5,
+    "heads": 4,
+    "span": 128,
+    "carry_state": True,
+}
+
+
+@entry(
+    Recipe(
+        name="rtransformer_python_docs",
+        family="r_transformer",
+        task="language_model",
+        summary="Small character-level language model on the documentation that ships with Python.",
+        paper=PAPER,
+        model=SMALL,
+        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
+        epochs=6,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=156_579,
+        notes="Settings of ours. The state of attention and recurrence is carried from window to "
+        "window, so that attention looks back 128 characters.",
+    )
+)
+@forwards_to(language_model)
+def rtransformer_python_docs(**settings) -> LanguageModel:
+    """A small character-level R-Transformer on Python's own documentation; settings of ours."""
+    return language_model(**settings)
