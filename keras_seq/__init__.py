@@ -6,17 +6,36 @@ Importing `keras_seq` registers every layer, model, metric and optimizer with Ke
 """
 
 import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_seq import layers, losses, metrics, models, optimizers
 from keras_seq._version import __version__
+
+# The command line (`keras-seq`, `python -m keras_seq`) loads Keras when a command needs it, so that
+# its help answers at once.
+_PROGRAM = sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).stem == "keras-seq"
+
+if TYPE_CHECKING or not _PROGRAM:
+    from keras_seq import gradients, layers, losses, metrics, models, optimizers, solvers
 
 _LAZY = ("convert", "export", "generation", "pipelines", "training", "tuning", "zoo")
 
-__all__ = ["__version__", "layers", "losses", "metrics", "models", "optimizers", *_LAZY]
+__all__ = [
+    "__version__",
+    "gradients",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "solvers",
+    *_LAZY,
+]
 
 
 def __getattr__(name: str):
-    if name in _LAZY:
+    if name in __all__:
         return importlib.import_module(f"keras_seq.{name}")
     raise AttributeError(f"module 'keras_seq' has no attribute {name!r}")
 

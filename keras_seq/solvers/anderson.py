@@ -1,0 +1,115 @@
+"""Anderson acceleration."""
+
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq.solvers.solver import Solver
+
+
+@export("keras_seq.solvers.Anderson")
+class Anderson(Solver):
+    """Anderson acceleration of the fixed-point iteration.
+
+    Anderson, *Iterative Procedures for Nonlinear Integral Equations* (1965), in the form of Walker
+    and Ni (2011): with the last differences ΔZ of iterates and ΔG of residuals g = f(z) - z,
+
+        γ = argmin |g - ΔG γ|²,    z ← z + β g - (ΔZ + β ΔG) γ
+
+    The columns of ΔG are scaled to length one before the ridge is added. So the ridge means the
+    same at every size of the residual, and tight tolerances are reached. The Gram matrix is kept
+    from step to step; a step costs two products with the memory.
+
+    Args:
+        memory: number m of differences kept.
+        ridge: added to the diagonal of the scaled Gram matrix; keeps a rank-deficient history
+            harmless.
+        mixing: β, the part of the residual that is added.
+
+    Example:
+
+    >>> from keras_seq.solvers import Anderson, solve
+    >>> solution = solve(lambda z: 0.9 * z + 1.0, np.zeros((1, 3), "float32"), Anderson(), 40)
+    >>> bool(np.allclose(solution.value, 10.0, atol=1e-2))
+    True
+    """
+
+    def __init__(self, memory: int = 6, ridge: float = 1e-6, mixing: float = 1.0):
+        if memory < 1:
+            raise ValueError(f"`memory` must be positive. Received: memory={memory}.")
+        if ridge <= 0:
+            raise ValueError(f"`ridge` must be positive. Received: ridge={ridge}.")
+        if not 0 < mixing <= 1:
+            raise ValueError(f"`mixing` must be in (0, 1]. Received: mixing={mixing}.")
+        self.memory = memory
+        self.ridge = ridge
+        self.mixing = mixing
+
+    def init(self, z, max_steps):
+        batch, size = ops.shape(z)
+        slots = max(1, min(self.memory, max_steps - 1))
+        directions = ops.zeros((batch, slots, size), z.dtype)
+        return (
+            directions,  # ΔZ + β ΔG
+            ops.zeros_like(directions),  # ΔG
+            ops.zeros((batch, slots, slots), z.dtype),  # ΔGᵀ ΔG
+            ops.zeros_like(z),
+            ops.zeros_like(z),
+        )
+
+    def propose(self, z, g, state, step):
+        directions, differences, gram, z_before, g_before = state
+        slots = differences.shape[1]
+        slot = ops.mod(step - 1, slots)
+        # Before the first step there is no difference: zeros take a place and change nothing.
+        known = ops.cast(step > 0, z.dtype)
+        dz, dg = known * (z - z_before), known * (g - g_before)
+        differences = write(differences, dg, slot)
+        directions = write(directions, dz + self.mixing * dg, slot)
+        both = ops.matmul(differences, ops.stack([dg, g], axis=-1))  # (b, m, 2)
+        gram = write(gram, both[:, :, 0], slot)
+        place = ops.one_hot(slot, slots, dtype=z.dtype)
+        gram = gram * (1 - place) + both[:, :, :1] * place  # the column to the row just written
+
+        norms = ops.sqrt(ops.maximum(ops.diagonal(gram, axis1=1, axis2=2), 0))
+        scale = ops.where(norms > 0, 1 / ops.where(norms > 0, norms, 1), 0)
+        scaled = gram * scale[:, :, None] * scale[:, None, :]
+        scaled = scaled + self.ridge * ops.eye(slots, dtype=z.dtype)
+        weights = scale * solve_small(scaled, both[:, :, 1] * scale)
+        change = ops.matmul(weights[:, None, :], directions)[:, 0]
+        state = (directions, differences, gram, z, g)
+        return z + self.mixing * g - change, state
+
+    def get_config(self):
+        return {"memory": self.memory, "ridge": self.ridge, "mixing": self.mixing}
+
+
+def write(buffer, row, slot):
+    """Writes one row of every sample, in place where the backend can.
+
+    Args:
+        buffer: (b, m, n).
+        row: (b, n).
+        slot: which of the m rows, a scalar integer tensor.
+    """
+    batch, slots, size = ops.shape(buffer)
+    flat = ops.reshape(buffer, (batch * slots, size))
+    rows = ops.arange(batch, dtype="int32") * slots + ops.cast(slot, "int32")
+    flat = ops.scatter_update(flat, rows[:, None], row)
+    return ops.reshape(flat, (batch, slots, size))
+
+
+def solve_small(matrix, right):
+    """Solves small positive definite systems by elimination; raises nothing on NaN.
+
+    Args:
+        matrix: (b, m, m), m static.
+        right: (b, m).
+    """
+    rows = ops.concatenate([matrix, right[:, :, None]], axis=2)
+    for index in range(matrix.shape[1]):
+        pivot = rows[:, index] / rows[:, index, index, None]
+        others = 1 - ops.one_hot(index, matrix.shape[1], dtype=matrix.dtype)
+        factors = rows[:, :, index] * others
+        rows = rows * others[:, None] + pivot[:, None] * (1 - others)[:, None]
+        rows = rows - factors[:, :, None] * pivot[:, None]
+    return rows[:, :, -1]
