@@ -40,14 +40,11 @@ class AdaptiveEmbedding(keras.layers.Layer):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.layers import AdaptiveEmbedding
-
-    embedding = AdaptiveEmbedding(100, 16, cutoffs=[20, 60], div_value=2)
-    print(embedding(np.array([[1, 30, 99]])).shape)  # (1, 3, 16)
-    print([tuple(table.shape) for table in embedding.tables])  # [(20, 16), (40, 8), (40, 4)]
-    ```
+    >>> embedding = keras_seq.layers.AdaptiveEmbedding(100, 16, cutoffs=[20, 60], div_value=2)
+    >>> embedding(np.array([[1, 30, 99]])).shape
+    TensorShape([1, 3, 16])
+    >>> [tuple(table.shape) for table in embedding.tables]
+    [(20, 16), (40, 8), (40, 4)]
     """
 
     def __init__(

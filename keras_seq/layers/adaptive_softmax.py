@@ -37,7 +37,77 @@ def cluster_widths(embedding_dim: int, div_value: float, clusters: int) -> list[
 
 @export("keras_seq.layers.AdaptiveSoftmax")
 class AdaptiveSoftmax(SoftmaxHead):
-    """TODO"""
+    """Softmax over a large vocabulary: frequent words directly, rare ones by way of their cluster.
+
+    Grave et al., *Efficient softmax approximation for GPUs* (2017), section 4. The vocabulary,
+    sorted by falling frequency, is cut into a head and K clusters. The head has a logit for each of
+    its words and one for each cluster; a rare word's probability is that of its cluster times that
+    within the cluster: `p(w) = p(cluster) p(w | cluster)`. These are exact probabilities that sum
+    to one.
+
+    Three published forms differ in where the weights come from and in the order of the K cluster
+    logits, which follow those of the head's words:
+
+    * `"split"`: one table of word vectors (V, d), cut at the cut-offs; a bias for everything;
+      cluster logits in reverse order, from zero weights at the start. It is the split cross-entropy
+      of the AWD-LSTM code, which TrellisNet uses on WikiText-103.
+    * `"projected"`: cluster i has vectors of width `embedding_dim // div_value ** i` and a
+      projection, the head (i = 0) too; with `div_value=1` there is one table, and projections only
+      if `embedding_dim` is not d; a bias for everything; cluster logits in reverse order. It is the
+      form of Transformer-XL and DEQ.
+    * `"torch"`: the head has vectors of width d, cluster i of width `d // div_value ** i` and a
+      projection; a bias for the head only, if at all; cluster logits in order. It is PyTorch's
+      `AdaptiveLogSoftmaxWithLoss`.
+
+    `nll` computes the head for all tokens but each cluster for its own tokens only, in chunks of at
+    most `max_logits` logits that the backward pass computes again. So training never holds a
+    tensor of [tokens, vocabulary]. This works eagerly, in a graph and compiled by XLA. `call`
+    does give all log-probabilities, for inference.
+
+    Args:
+        vocabulary_size: integer V, the number of words.
+        cutoffs: rising integers, the first id of every cluster but the head, without V. Empty: an
+            ordinary softmax.
+        form: `"split"`, `"projected"` or `"torch"`.
+        tied: boolean. Whether word vectors come with each call as `tables`: one matrix
+            `[(V, d)]`, or one a cluster, the tables of an `AdaptiveEmbedding`.
+        embedding_dim: integer, the width of the head's word vectors; d by default. For
+            `form="projected"`.
+        div_value: number, at least 1; by how much vectors narrow from cluster to cluster.
+        tie_projections: boolean. Whether the projections of clusters 1, 2, ... are the embedding's
+            too, as in Transformer-XL's script; they follow the tables in `tables`, see
+            `tied_tables`. The released DEQ code shares their storage but counts, and updates, them
+            as separate parameters: that is `False`. The head's projection is never shared.
+        use_bias: boolean. By default true, except for `form="torch"`, where it concerns the head
+            only (clusters have no bias there).
+        max_logits: integer, the largest number of logits of a cluster held at once in training.
+        kernel_initializer: initializer of word vectors and cluster logits. By default `U(-0.1,
+            0.1)` and zeros ("split"), `N(0, 0.02^2)` ("projected"), PyTorch's default ("torch").
+        projection_initializer: initializer of the projections. By default `N(0, 0.01^2)`
+            ("projected"), PyTorch's default ("torch").
+
+    Call arguments:
+        hidden: float tensor of shape `(..., d)`.
+        tables: the tied matrices, or `None`.
+        training, masks: accepted as every head does; not used.
+
+    Output shape:
+        `(..., V)`, log-probabilities in float32 at least.
+
+    Raises:
+        ValueError: if cut-offs do not rise, options do not fit the form, or `tables` does not
+            fit `tied`.
+
+    Example:
+
+    >>> words = dict(vocabulary_size=1000, embedding_dim=32, cutoffs=[100, 400], div_value=4)
+    >>> embedding = keras_seq.layers.AdaptiveEmbedding(output_dim=16, **words)
+    >>> head = keras_seq.layers.AdaptiveSoftmax(form="projected", tied=True, **words)
+    >>> hidden = embedding(np.array([[5, 250, 999]]))
+    >>> tables = head.tied_tables(embedding)
+    >>> head.nll(hidden, np.array([[250, 999, 5]]), tables=tables).shape
+    TensorShape([1, 3])
+    """
 
     def __init__(
         self,
@@ -49,7 +119,7 @@ class AdaptiveSoftmax(SoftmaxHead):
         div_value: float = 1,
         tie_projections: bool = False,
         use_bias: bool | None = None,
-        max_logits: int = 2**24,
+        max_logits: int = 2**25,
         kernel_initializer=None,
         projection_initializer=None,
         **kwargs,
@@ -75,6 +145,10 @@ class AdaptiveSoftmax(SoftmaxHead):
             )
         if div_value < 1:
             raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}")
+        if embedding_dim is not None and embedding_dim < 1:
+            raise ValueError(
+                f"`embedding_dim` must be positive. Received: embedding_dim={embedding_dim}"
+            )
         if max_logits < 1:
             raise ValueError(f"`max_logits` must be positive. Received: max_logits={max_logits}")
         self.cutoffs = check_cutoffs(cutoffs, self.vocabulary_size)
@@ -150,6 +224,7 @@ class AdaptiveSoftmax(SoftmaxHead):
         return self.kernel_initializer or kernel, self.projection_initializer or projection
 
     def tied_tables(self, embedding) -> list:
+        """The tables of an embedding and, with `tie_projections`, its projections after them."""
         tables = super().tied_tables(embedding)
         return [*tables, *embedding.projections] if self.tie_projections else tables
 

@@ -2,15 +2,20 @@
 
 from keras import ops
 
+from keras_seq._backend import needs_fixed_shapes
+
 
 def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int, dtype: str):
     """Softmax cross-entropy over one cluster of a vocabulary, in bounded memory.
 
-    How many tokens fall into the cluster is known only when the program runs, and XLA wants shapes
-    that are known before. So the tokens of the cluster are taken in chunks of fixed size by a loop
-    whose number of turns depends on the data. The gradient is written out, as a loop of the same
-    form that computes the logits of each chunk again: between the two loops nothing is kept, and
-    at no time are there more than `max_logits` logits (or one token's, if the cluster is wider).
+    How many tokens fall into the cluster is known only when the program runs. They are taken in
+    chunks, by a loop whose number of turns depends on the data. The gradient is written out as a
+    loop of the same form that computes the logits of each chunk again: nothing is kept between the
+    two loops, and at no time are there more than `max_logits` logits (or one token's, if the
+    cluster has more words than that).
+
+    In a plain graph the chunks share the tokens evenly. XLA wants shapes known beforehand: there
+    chunks have a fixed size, at most a sixteenth of all tokens, and the last one is padded.
 
     Args:
         hidden: (n, d), the hidden states of all tokens.
@@ -26,13 +31,15 @@ def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int,
     Returns:
         (n,), the negative log-likelihood of the cluster's tokens and zero for all others.
     """
-    table, bias, projection = weights
     size = ops.shape(hidden)[0]
-    words = table.shape[0]
-    chunk = ops.minimum(max(1, max_logits // words), size)
-    if isinstance(size, int):
-        chunk = max(1, min(max_logits // words, size))
-    turns = (count + chunk - 1) // chunk
+    largest = max(1, max_logits // weights[0].shape[0])
+    fixed = needs_fixed_shapes()
+    if fixed:
+        chunk = min(largest, max(16, size // 16)) if isinstance(size, int) else largest
+        turns = (count + chunk - 1) // chunk
+    else:
+        turns = (count + largest - 1) // largest
+        chunk = ops.maximum(count + turns - 1, 0) // ops.maximum(turns, 1)
     present = [array is not None for array in weights]
 
     def unpack(arrays):
@@ -67,42 +74,45 @@ def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int,
         state = (ops.zeros((), "int32"), ops.zeros((size,), dtype))
         _, losses = ops.while_loop(lambda turn, _: turn < turns, turn_forward, state)
 
+        def chunk_gradients(turn, upstream):
+            """Gradients of the chunk's loss: hidden states, then the arrays that exist."""
+            index, inside = rows(turn)
+            table, bias, projection = unpack(arrays)
+            states, projected, target, logits = forward(
+                index, inside, hidden, table, bias, projection
+            )
+            scale = ops.take(ops.cast(upstream, dtype), index)
+            scale = ops.where(inside, scale, ops.zeros_like(scale))
+            d_logits = ops.softmax(logits) * scale[:, None]
+            hit = ops.stack([ops.arange(chunk, dtype="int32"), target], axis=1)
+            d_logits = ops.scatter_update(d_logits, hit, -scale, reduction="add")
+            d_bias = ops.sum(d_logits, axis=0)
+            d_logits = ops.cast(d_logits, table.dtype)
+            d_table = ops.matmul(ops.transpose(d_logits), projected)
+            d_states, d_projection = ops.matmul(d_logits, table), None
+            if projection is not None:
+                d_projection = ops.matmul(ops.transpose(states), d_states)
+                d_states = ops.matmul(d_states, ops.transpose(projection))
+            gradients = zip((d_table, d_bias, d_projection), present, strict=True)
+            return [
+                ops.scatter(index[:, None], d_states, ops.shape(hidden)),
+                *[ops.cast(gradient, dtype) for gradient, there in gradients if there],
+            ]
+
         def grad(*args, upstream=None):
             if upstream is None:
                 (upstream,) = args
 
-            def turn_backward(turn, d_hidden, *sums):
-                index, inside = rows(turn)
-                table, bias, projection = unpack(arrays)
-                states, projected, target, logits = forward(
-                    index, inside, hidden, table, bias, projection
-                )
-                scale = ops.take(ops.cast(upstream, dtype), index)
-                scale = ops.where(inside, scale, ops.zeros_like(scale))
-                d_logits = ops.softmax(logits) * scale[:, None]
-                hit = ops.stack([ops.arange(chunk, dtype="int32"), target], axis=1)
-                d_logits = ops.scatter_update(d_logits, hit, -scale, reduction="add")
-                d_bias = ops.sum(d_logits, axis=0)
-                d_logits = ops.cast(d_logits, table.dtype)
-                d_table = ops.matmul(ops.transpose(d_logits), projected)
-                d_states, d_projection = ops.matmul(d_logits, table), None
-                if projection is not None:
-                    d_projection = ops.matmul(ops.transpose(states), d_states)
-                    d_states = ops.matmul(d_states, ops.transpose(projection))
-                d_hidden += ops.scatter(index[:, None], d_states, ops.shape(hidden))
-                news = [
-                    ops.cast(new, dtype)
-                    for new, there in zip((d_table, d_bias, d_projection), present, strict=True)
-                    if there
-                ]
-                sums = [old + new for old, new in zip(sums, news, strict=True)]
-                return turn + 1, d_hidden, *sums
+            def turn_backward(turn, *sums):
+                news = chunk_gradients(turn, upstream)
+                return turn + 1, *[old + new for old, new in zip(sums, news, strict=True)]
 
-            zeros = [ops.zeros(array.shape, dtype) for array in arrays]
-            state = (ops.zeros((), "int32"), ops.zeros_like(hidden), *zeros)
-            _, d_hidden, *sums = ops.while_loop(
-                lambda turn, *_: turn < turns, turn_backward, state
-            )
+            if fixed:
+                zeros = [ops.zeros(array.shape, dtype) for array in arrays]
+                state = (ops.zeros((), "int32"), ops.zeros_like(hidden), *zeros)
+            else:  # the first chunk needs no sum to be added to; it costs nothing if it is empty
+                state = (ops.ones((), "int32"), *chunk_gradients(0, upstream))
+            _, d_hidden, *sums = ops.while_loop(lambda turn, *_: turn < turns, turn_backward, state)
             sums = [ops.cast(s, a.dtype) for s, a in zip(sums, arrays, strict=True)]
             return d_hidden, *sums
 

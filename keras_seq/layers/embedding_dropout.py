@@ -38,16 +38,12 @@ class EmbeddingDropout(keras.layers.Layer):
 
     Example:
 
-    ```python
-    import keras
-    import numpy as np
-    from keras_seq.layers import EmbeddingDropout
-
-    ids = np.array([[1, 2, 1]])
-    vectors = keras.layers.Embedding(10, 4)(ids)
-    y = EmbeddingDropout(0.5, vocabulary_size=10)(vectors, ids, training=True)
-    print(y.shape)  # (1, 3, 4): both occurrences of word 1 share their fate
-    ```
+    >>> ids = np.array([[1, 2, 1]])
+    >>> vectors = keras.layers.Embedding(10, 4)(ids)
+    >>> dropout = keras_seq.layers.EmbeddingDropout(0.5, vocabulary_size=10, seed=1)
+    >>> y = dropout(vectors, ids, training=True)
+    >>> bool(np.all(y[:, 0] == y[:, 2]))  # both occurrences of word 1 share their fate
+    True
     """
 
     def __init__(self, rate: float, vocabulary_size: int, seed: int | None = None, **kwargs):

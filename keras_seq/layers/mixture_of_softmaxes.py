@@ -59,13 +59,9 @@ class MixtureOfSoftmaxes(SoftmaxHead):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.layers import MixtureOfSoftmaxes
-
-    head = MixtureOfSoftmaxes(100, experts=3, embedding_dim=8, tied=False)
-    print(head(np.ones((2, 5, 12))).shape)  # (2, 5, 100)
-    ```
+    >>> head = keras_seq.layers.MixtureOfSoftmaxes(100, experts=3, embedding_dim=8, tied=False)
+    >>> head(np.ones((2, 5, 12))).shape
+    TensorShape([2, 5, 100])
     """
 
     def __init__(

@@ -36,18 +36,13 @@ class TiedSoftmax(SoftmaxHead):
 
     Example:
 
-    ```python
-    import keras
-    import numpy as np
-    from keras_seq.layers import TiedSoftmax
-
-    embedding = keras.layers.ReversibleEmbedding(100, 16)
-    hidden = embedding(np.array([[3, 1, 4]]))
-    head = TiedSoftmax(100)
-    log_probabilities = head(hidden, tables=[embedding.embeddings])
-    nll = head.nll(hidden, np.array([[1, 4, 1]]), tables=[embedding.embeddings])
-    print(log_probabilities.shape, nll.shape)  # (1, 3, 100) (1, 3)
-    ```
+    >>> embedding = keras.layers.ReversibleEmbedding(100, 16)
+    >>> hidden = embedding(np.array([[3, 1, 4]]))
+    >>> head = keras_seq.layers.TiedSoftmax(100)
+    >>> head(hidden, tables=[embedding.embeddings]).shape
+    TensorShape([1, 3, 100])
+    >>> head.nll(hidden, np.array([[1, 4, 1]]), tables=[embedding.embeddings]).shape
+    TensorShape([1, 3])
     """
 
     def __init__(

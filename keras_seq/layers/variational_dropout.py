@@ -46,13 +46,10 @@ class VariationalDropout(keras.layers.Layer):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.layers import VariationalDropout
-
-    y = VariationalDropout(0.5, seed=1)(np.ones((2, 5, 8)), training=True)
-    print(y.shape)  # (2, 5, 8): every row of y[0] is the same
-    ```
+    >>> dropout = keras_seq.layers.VariationalDropout(0.5, seed=1)
+    >>> y = dropout(np.ones((2, 5, 8)), training=True)
+    >>> bool(np.all(y[:, 0] == y[:, 4]))  # one mask for all steps
+    True
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs):

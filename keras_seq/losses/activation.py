@@ -18,12 +18,8 @@ def activation_regularization(dropped_output, alpha: float):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.losses import activation_regularization
-
-    print(float(activation_regularization(2 * np.ones((1, 3, 4)), alpha=0.5)))  # 2.0
-    ```
+    >>> float(keras_seq.losses.activation_regularization(2 * np.ones((1, 3, 4)), alpha=0.5))
+    2.0
     """
     return alpha * ops.mean(ops.square(_wide(dropped_output)))
 
@@ -43,18 +39,14 @@ def temporal_activation_regularization(raw_output, beta: float):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.losses import temporal_activation_regularization
-
-    ramp = np.arange(5.0).reshape(1, 5, 1)
-    print(float(temporal_activation_regularization(ramp, beta=3.0)))  # 3.0
-    ```
+    >>> ramp = np.arange(5.0).reshape(1, 5, 1)
+    >>> float(keras_seq.losses.temporal_activation_regularization(ramp, beta=3.0))
+    3.0
     """
     output = _wide(raw_output)
-    if output.shape[1] == 1:
-        return ops.zeros((), output.dtype)
-    return beta * ops.mean(ops.square(output[:, 1:] - output[:, :-1]))
+    squares = ops.square(output[:, 1:] - output[:, :-1])
+    count = ops.maximum(ops.cast(ops.size(squares), squares.dtype), 1)
+    return beta * ops.sum(squares) / count
 
 
 def _wide(output):

@@ -20,7 +20,7 @@ class NegativeLogLikelihood(keras.metrics.Metric):
         from_logits: boolean. Whether `y_pred` holds logits or log-probabilities (what the models
             of this library return) instead of probabilities.
         mask_token_id: optional integer; targets with this id do not count.
-        name: optional string.
+        name: optional string; the class in snake case by default.
         dtype: the type of the result.
 
     Call arguments:
@@ -31,17 +31,16 @@ class NegativeLogLikelihood(keras.metrics.Metric):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.metrics import NegativeLogLikelihood
-
-    metric = NegativeLogLikelihood()
-    metric.update_state(np.array([[0, 1]]), np.array([[[0.5, 0.5], [0.75, 0.25]]]))
-    print(float(metric.result()))  # 1.0397, the mean of log 2 and log 4
-    metric.update_from_nll(np.array([2.0, 3.0]), sample_weight=np.array([1.0, 0.0]))
-    print(float(metric.tokens))  # 3.0
-    ```
+    >>> metric = keras_seq.metrics.NegativeLogLikelihood()
+    >>> metric.update_state(np.array([[0, 1]]), np.array([[[0.5, 0.5], [0.75, 0.25]]]))
+    >>> round(float(metric.result()), 4)  # the mean of log 2 and log 4
+    1.0397
+    >>> metric.update_from_nll(np.array([2.0, 3.0]), sample_weight=np.array([1.0, 0.0]))
+    >>> float(metric.tokens)
+    3.0
     """
+
+    _default_name = "negative_log_likelihood"
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class NegativeLogLikelihood(keras.metrics.Metric):
         name: str | None = None,
         dtype=None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name or self._default_name, dtype=dtype)
         self.from_logits = bool(from_logits)
         self.mask_token_id = mask_token_id
         self._total = self.add_variable((), "zeros", dtype="float64", name="total")
@@ -130,15 +129,13 @@ class Perplexity(NegativeLogLikelihood):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.metrics import Perplexity
-
-    metric = Perplexity(from_logits=True)
-    metric.update_state(np.array([[3, 1]]), np.zeros((1, 2, 50)))
-    print(float(metric.result()))  # 50.0: all 50 words are equally likely
-    ```
+    >>> metric = keras_seq.metrics.Perplexity(from_logits=True)
+    >>> metric.update_state(np.array([[3, 1]]), np.zeros((1, 2, 50)))
+    >>> round(float(metric.result()), 3)  # all 50 words are equally likely
+    50.0
     """
+
+    _default_name = "perplexity"
 
     def result(self):
         perplexity = ops.exp(self._mean())
@@ -155,15 +152,13 @@ class BitsPerCharacter(NegativeLogLikelihood):
 
     Example:
 
-    ```python
-    import numpy as np
-    from keras_seq.metrics import BitsPerCharacter
-
-    metric = BitsPerCharacter(from_logits=True)
-    metric.update_state(np.array([[3, 1]]), np.zeros((1, 2, 64)))
-    print(float(metric.result()))  # 6.0: 64 equally likely characters
-    ```
+    >>> metric = keras_seq.metrics.BitsPerCharacter(from_logits=True)
+    >>> metric.update_state(np.array([[3, 1]]), np.zeros((1, 2, 64)))
+    >>> round(float(metric.result()), 3)  # 64 equally likely characters
+    6.0
     """
+
+    _default_name = "bits_per_character"
 
     def result(self):
         return ops.cast(self._mean() / math.log(2), self.dtype)

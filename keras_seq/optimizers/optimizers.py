@@ -14,13 +14,9 @@ class SGD(StrategySafe, keras.optimizers.SGD):
 
     Example:
 
-    ```python
-    import keras
-    from keras_seq.optimizers import SGD
-
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    model.compile(SGD(20.0, global_clipnorm=0.225, l2=1e-6), loss="mse")
-    ```
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> optimizer = keras_seq.optimizers.SGD(20.0, global_clipnorm=0.225, l2=1.2e-6)
+    >>> model.compile(optimizer, loss="mse")
     """
 
 
