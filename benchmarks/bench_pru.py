@@ -1,29 +1,25 @@
 """Language-model steps: PRU against LSTMs of equal size and against the machine's matrix products.
 
-    python benchmarks/bench_pru.py
+    python benchmarks/run.py pru_step pru_step_xla pru_against_lstm
 
 The model of `pru_ptb_word` (layers 400-1400-1400-400, two levels, four groups, 10,000 words, no
 dropout; 18.9M parameters) on batches of 20 x 35, loss and gradients, against the same with
 `keras.layers.LSTM` and, where it is installed, `torch.nn.LSTM` of 1000 units (19.9M parameters).
-All of them, and a matrix product, take turns in one process, so that a busy machine slows all
-alike; the best turn of each counts. Times are on two threads.
+All of them take turns in one process, so that a busy machine slows all alike.
 """
 
-import argparse
 import importlib.util
-import json
-import os
-import time
 from collections.abc import Callable
 from typing import Any
+
+from harness import Work, alternate, benchmark, matrix_product, measure
 
 THREADS = 2
 BATCH, STEPS, WORDS, EMBEDDING = 20, 35, 10_000, 400
 PRU_UNITS, LSTM_UNITS, GROUPS = 1400, 1000, 4
-SQUARE = 2048  # of the matrix product that measures the machine
 
 
-def pru_operations() -> float:
+def pru_flops() -> float:
     """Floating-point operations of a PRU step: two a multiply-add, three products a weight."""
     weights, width = EMBEDDING * WORDS, EMBEDDING
     for units in (PRU_UNITS, PRU_UNITS, EMBEDDING):
@@ -101,15 +97,6 @@ def torch_step() -> Callable[[], Any]:
     return run
 
 
-def product() -> Callable[[], Any]:
-    """A matrix product, the measure of the machine."""
-    import tensorflow as tf
-
-    matrix = tf.random.normal((SQUARE, SQUARE))
-    function = tf.function(lambda a: tf.matmul(a, a))
-    return lambda: function(matrix).numpy()
-
-
 def _ids():
     import numpy as np
 
@@ -137,53 +124,32 @@ def _tensorflow_step(loss, variables, jit_compile: bool) -> Callable[[], Any]:
     return run
 
 
-def compare(rounds: int = 10) -> dict[str, float]:
-    """Seconds of each step and of the first one, and the PRU's share of the machine's speed."""
+@benchmark("pru_step", "PRU language model step as a graph")
+def pru_step_graph():
+    return measure(lambda: pru_step(jit_compile=False), pru_flops())
+
+
+@benchmark("pru_step_xla", "the same with XLA")
+def pru_step_xla():
+    return measure(lambda: pru_step(jit_compile=True), pru_flops())
+
+
+@benchmark("pru_against_lstm", "PRU steps in turn with LSTMs of equal size, on two threads")
+def pru_against_lstm() -> dict[str, float]:
+    """Median seconds of each; `torch_lstm` only where PyTorch is installed."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     tf.config.threading.set_inter_op_parallelism_threads(THREADS)
-    makers = {
-        "product": product,
-        "pru": lambda: pru_step(False),
-        "pru_xla": lambda: pru_step(True),
-        "keras_lstm": keras_step,
+    works = {
+        "product": matrix_product(),
+        "pru": Work(pru_step(False)),
+        "pru_xla": Work(pru_step(True)),
+        "keras_lstm": Work(keras_step()),
     }
     if importlib.util.find_spec("torch") is not None:
-        makers["torch_lstm"] = torch_step
-    steps, result = {}, {}
-    for name, make in makers.items():
-        steps[name] = make()
-        result[f"{name}_first"] = _seconds(steps[name])
-    for _ in range(rounds):
-        for name, step in steps.items():
-            result[name] = min(_seconds(step), result.get(name, float("inf")))
-    speed = 2.0 * SQUARE**3 / result["product"]
-    result["machine_gflops"] = speed / 1e9
-    for name in ("pru", "pru_xla"):
-        result[f"{name}_share"] = pru_operations() / result[name] / speed
-    return result
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    result = compare(arguments.rounds)
-    if arguments.json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        print(f"{name:18} {value:10.3f}")
-
-
-if __name__ == "__main__":
-    main()
+        works["torch_lstm"] = Work(torch_step())
+    for work in works.values():
+        work.function()
+    alternate(7, *works.values())
+    return {name: work.median for name, work in works.items()}

@@ -1,5 +1,7 @@
 """Keras' optimizers with exact clipping under a strategy, and L2 as in PyTorch."""
 
+from keras_seq.optimizers.nt_asgd import NTASGD as NTASGD
+from keras_seq.optimizers.nt_asgd import NonMonotoneTrigger as NonMonotoneTrigger
 from keras_seq.optimizers.optimizers import SGD as SGD
 from keras_seq.optimizers.optimizers import Adadelta as Adadelta
 from keras_seq.optimizers.optimizers import Adagrad as Adagrad
@@ -12,6 +14,7 @@ from keras_seq.optimizers.optimizers import Nadam as Nadam
 from keras_seq.optimizers.optimizers import RMSprop as RMSprop
 
 __all__ = [
+    "NTASGD",
     "SGD",
     "Adadelta",
     "Adagrad",
@@ -21,5 +24,6 @@ __all__ = [
     "Lamb",
     "Lion",
     "Nadam",
+    "NonMonotoneTrigger",
     "RMSprop",
 ]

@@ -31,7 +31,7 @@ REFERENCE = {
     ("pru_ptb_word_single", "k1_g1"): "pru_ablation_single600_k1_g1",
     ("pru_ptb_word_single", "k2_g1"): "pru_ablation_single600_k2_g1",
     ("pru_ptb_word_single", "k2_g2"): "pru_ablation_single600_k2_g2",
-    ("pru_ptb_word_single", "k2_g4"): "pru_ablation_single600_k2_g4",
+    ("pru_ptb_word_single", None): "pru_ablation_single600_k2_g4",
     ("pru_ptb_word_single", "k3_g1"): "pru_ablation_single600_k3_g1",
     ("pru_ptb_word_single", "k4_g1"): "pru_ablation_single600_k4_g1",
     ("lstm_ptb_word_single", None): "pru_ablation_single600_lstm",

@@ -1,0 +1,120 @@
+"""The time loop of gated recurrent layers, with a gradient of its own.
+
+Everything that does not depend on the previous step is left out of the loops: the forward loop
+holds one product and the gates, the backward loop one product and a few multiplications. The
+backward loop yields the gradients of the pre-activations of all steps; the kernel's gradient is one
+product after it. Differentiating the loop itself would add a product of the kernel's size in every
+step. The graph has one loop body each way, whatever the number of steps.
+"""
+
+from keras import ops
+
+
+def gated_recurrence(projected, kernel, hidden, cell):
+    """Runs `(h, c)` over time.
+
+        [f g i o] = projected_t + h_{t-1} kernel
+        c_t = σ(f) c_{t-1} + σ(i) tanh(g),    h_t = σ(o) tanh(c_t)
+
+    Args:
+        projected: (t, ..., b, 4n) the input's part of the pre-activations, biases included, as four
+            blocks f, g, i, o. `...` is nothing, or the groups.
+        kernel: (..., n, 4n).
+        hidden: (..., b, n) the state before the first step.
+        cell: (..., b, n).
+
+    Returns:
+        The hidden sequence (t, ..., b, n) and the last cell (..., b, n).
+    """
+
+    @ops.custom_gradient
+    def run(projected, kernel, hidden, cell):
+        h, c, gates = _forward(projected, kernel, hidden, cell)
+
+        def grad(*args, upstream=None):
+            given = args if upstream is None else upstream
+            if len(given) == 1:
+                (given,) = given
+            before = (
+                ops.concatenate([hidden[None], h[:-1]], axis=0),
+                ops.concatenate([cell[None], c[:-1]], axis=0),
+            )
+            return _backward(kernel, before, c, gates, *given)
+
+        return (h, c[-1]), grad
+
+    return run(projected, kernel, hidden, cell)
+
+
+def gates_of(pre, cell):
+    """One step of the gates.
+
+    Args:
+        pre: (..., 4n) pre-activations f, g, i, o.
+        cell: (..., n) the cell before the step.
+
+    Returns:
+        Hidden, cell, and the four gates after their activations.
+    """
+    f, g, i, o = ops.split(pre, 4, axis=-1)
+    f, g, i, o = ops.sigmoid(f), ops.tanh(g), ops.sigmoid(i), ops.sigmoid(o)
+    cell = f * cell + i * g
+    return o * ops.tanh(cell), cell, (f, g, i, o)
+
+
+def _forward(projected, kernel, hidden, cell):
+    """Hidden, cell and gates of all steps."""
+
+    def step(carry, pre):
+        h, c, gates = gates_of(pre + ops.matmul(carry[0], kernel), carry[1])
+        carry = (h, c, ops.concatenate(gates, axis=-1))
+        return carry, carry  # a scan's outputs have the structure of what it carries
+
+    start = (hidden, cell, ops.zeros_like(projected[0]))
+    return ops.scan(step, start, projected)[1]
+
+
+def _backward(kernel, before, c, gates, d_hidden, d_cell):
+    """Gradients of projected, kernel, and the state before the first step.
+
+    Args:
+        kernel: as in the forward pass.
+        before: hidden and cell before each step.
+        c: cell after each step.
+        gates: (t, ..., b, 4n) gates after their activations.
+        d_hidden: gradient of the hidden sequence.
+        d_cell: gradient of the last cell.
+    """
+    f, g, i, o = ops.split(gates, 4, axis=-1)
+    bent = ops.tanh(c)
+    into_cell = o * (1 - bent * bent)  # of h_t
+    slopes = (before[1] * f * (1 - f), i * (1 - g * g), g * i * (1 - i), bent * o * (1 - o))
+    # One array: with several, Keras' scan in TensorFlow cannot do without a known length.
+    given = ops.concatenate([d_hidden, into_cell, f, *slopes], axis=-1)
+    width = kernel.shape[-2]
+    axes = list(range(len(kernel.shape)))
+    turned = ops.transpose(kernel, [*axes[:-2], axes[-1], axes[-2]])
+
+    def step(carry, given):
+        dh, dc, _ = carry
+        upstream, into_cell, forget = (
+            given[..., part * width : (part + 1) * width] for part in range(3)
+        )
+        dh = dh + upstream
+        dc = dc + dh * into_cell
+        d_pre = ops.concatenate([dc, dc, dc, dh], axis=-1) * given[..., 3 * width :]
+        carry = (ops.matmul(d_pre, turned), dc * forget, d_pre)
+        return carry, carry
+
+    start = (ops.zeros_like(d_cell), d_cell, ops.zeros_like(gates[0]))
+    (dh, dc, _), (_, _, d_pre) = ops.scan(step, start, given, reverse=True)
+    if len(kernel.shape) == 2:
+        rows, products = before[0], d_pre
+    else:
+        rows, products = (ops.transpose(part, (1, 0, 2, 3)) for part in (before[0], d_pre))
+    lead = tuple(kernel.shape[:-2])
+    rows = ops.reshape(rows, (*lead, -1, kernel.shape[-2]))
+    products = ops.reshape(products, (*lead, -1, kernel.shape[-1]))
+    axes = list(range(len(lead) + 2))
+    d_kernel = ops.matmul(ops.transpose(rows, [*axes[:-2], axes[-1], axes[-2]]), products)
+    return d_pre, d_kernel, dh, dc
