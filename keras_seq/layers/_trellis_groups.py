@@ -2,12 +2,13 @@
 
 from keras import ops
 
-from keras_seq.layers._trellis_levels import previous_hidden
+from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._trellis_levels import masked_pair, previous_hidden
 from keras_seq.layers._trellis_plan import TrellisPlan
 
 
 class GroupProduct:
-    """The hidden part of the convolution with a mixed-group kernel.
+    """A level with a mixed-group kernel.
 
     Group g sees its own previous step and the current step of group g-1; group 1 sees the injected
     input instead. Group g stays zero in its first g-1 levels, where nothing has reached it yet: a
@@ -23,15 +24,14 @@ class GroupProduct:
         self.plan = plan
         self.gates = gates
         self.groups = groups
+        self.distinct_levels = len(groups)
 
-    def step(self, level, weights, injection, source, hidden_in, cell, zero_below):
+    def step(self, level, weights, injection, z, hidden_past, mask, cell):
         """One level; see `DenseProduct.step`. `weights` are a matrix and a bias for each group."""
-        del zero_below
-        dilation = self.plan.dilations[level]
-        past = self._split(source[:, :-dilation])
-        below = self._split(source[:, dilation:])
-        raw = self._split(previous_hidden(self.plan, level, hidden_in))
-        cells = self._split(cell)
+        raw = previous_hidden(self.plan, level, z, hidden_past)
+        past = self._split(raw if mask is None else raw * mask)
+        below = self._split(masked_pair(z, None, mask)[0])
+        raw, cells = self._split(raw), self._split(cell)
         hidden, new_cells = [], []
         for g in range(len(self.groups)):
             if g > level:
@@ -40,10 +40,10 @@ class GroupProduct:
                 continue
             matrix, bias = weights[2 * g], weights[2 * g + 1]
             if g == 0:
-                pre = injection + ops.matmul(past[0], matrix)
+                pre = shift.matrix_product(past[0], matrix) + injection
             else:
                 seen = ops.concatenate([past[g], below[g - 1]], axis=-1)
-                pre = ops.matmul(seen, matrix) + bias
+                pre = shift.matrix_product(seen, matrix) + bias
             h, c = self.gates(pre, raw[g], cells[g])
             hidden.append(h)
             new_cells.append(c)

@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-from keras import ops
-
 
 class TrellisPlan(NamedTuple):
     """Sizes and switches of a trellis, all known before the call. Levels count from 0 here.
@@ -47,12 +45,47 @@ class TrellisPlan(NamedTuple):
         """Steps of the input part of the exact state."""
         return (self.kernel_size - 1) * max(self.dilations)
 
+    @property
+    def injected_dilations(self) -> tuple[int, ...]:
+        """The dilations at which the input is injected, each once."""
+        pairs = zip(self.dilations, self.injected, strict=True)
+        return tuple(dict.fromkeys(dilation for dilation, used in pairs if used))
+
+    def stretches(self, count: int) -> list[tuple[int, int]]:
+        """Cuts the levels into so many stretches, as pairs of first level and end."""
+        bounds = [round(i * self.levels / count) for i in range(count + 1)]
+        return list(zip(bounds, bounds[1:], strict=False))
+
+    def loops(self, distinct: int = 1) -> list[tuple[int, int, int]]:
+        """The levels as loops: triples of first level, end, and how often these levels repeat.
+
+        A loop covers whole cycles of dilations and injections, and no collected level but its last.
+
+        Args:
+            distinct: how many of the first levels are like no other.
+        """
+        pairs = list(zip(self.dilations, self.injected, strict=True))
+        period = next(p for p in range(1, self.levels + 1) if pairs[p:] == pairs[:-p])
+        result = [(0, min(distinct, self.levels), 1)]
+        first = result[0][1]
+        for end in sorted({level + 1 for level in self.collected} | {self.levels}):
+            if end <= first:
+                continue
+            repeats = (end - first) // period
+            if repeats > 1:
+                result.append((first, first + period, repeats))
+                first += repeats * period
+            if first < end:
+                result.append((first, end, 1))
+            first = end
+        return result
+
     def unpack_hidden(self, packed):
-        """Cuts `(b, hidden_steps, width)` into the padding of each level."""
+        """Cuts `(b, hidden_steps, width)` into the past of each level."""
         return _unpack(packed, [self.padding(level) for level in range(self.levels)])
 
     def unpack_cell(self, packed):
-        """Cuts `(b, cell_steps, width)` into the padding of each level."""
+        """Cuts `(b, cell_steps, width)` into the past of each level."""
         return _unpack(packed, list(self.dilations))
 
 
@@ -62,25 +95,3 @@ def _unpack(packed, lengths):
         pieces.append(packed[:, start : start + length])
         start += length
     return pieces
-
-
-def taps(padded, kernel_size: int, dilation: int):
-    """The k shifted views of a sequence, oldest tap first.
-
-    Args:
-        padded: `(b, (k-1) * dilation + t, d)`.
-
-    Returns:
-        A list of k tensors `(b, t, d)`; the last one is the current step.
-    """
-    views = []
-    for tap in range(kernel_size):
-        after = (kernel_size - 1 - tap) * dilation
-        views.append(padded[:, tap * dilation : -after if after else None])
-    return views
-
-
-def windows(padded, kernel_size: int, dilation: int):
-    """The taps side by side, `(b, t, k * d)`: one matrix product is then the convolution."""
-    views = taps(padded, kernel_size, dilation)
-    return views[0] if len(views) == 1 else ops.concatenate(views, axis=-1)

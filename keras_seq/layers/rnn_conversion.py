@@ -56,8 +56,8 @@ def _check_layers(layers):
     names = [type(layer).__name__ for layer in layers]
     if len(set(names)) > 1:
         raise ValueError(
-            "The layers of a stack must be of one type, since all levels of a trellis network share "
-            f"their non-linearity. Received: {names}"
+            "The layers of a stack must be of one type, since all levels of a trellis network "
+            f"share their non-linearity. Received: {names}"
         )
     below = None
     for layer in layers:

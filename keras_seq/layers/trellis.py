@@ -8,10 +8,12 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._trellis_fused import run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
-from keras_seq.layers._trellis_levels import DenseProduct, run_levels, segment_count
-from keras_seq.layers._trellis_plan import TrellisPlan, windows
-from keras_seq.layers.trellis_gates import FunctionGates, TrellisGates, get_gates
+from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
+from keras_seq.layers._trellis_plan import TrellisPlan
+from keras_seq.layers.trellis_gates import TrellisGates, get_gates
 from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
@@ -384,33 +386,21 @@ class TrellisNet(keras.layers.Layer):
         mask = masks.get("hidden")
         mask = None if mask is None else ops.cast(mask, self.compute_dtype)
 
-        exact = kind == "exact" and initial_state is not None
-        if exact:
-            past = initial_state["input"]
-            hidden_pads = plan.unpack_hidden(initial_state["hidden"])
-            cell_pads = plan.unpack_cell(initial_state["cell"])
-        elif initial_state is not None:
-            h, c = initial_state
-            hidden_pads = [_repeat(h, plan.padding(level)) for level in range(self.levels)]
-            cell_pads = [_repeat(c, dilation) for dilation in plan.dilations]
+        input_past, hidden_past, cell_past = self._unpack(initial_state)
+        injections = self._inject(x, input_past, input_kernel, bias)
+        options = {
+            "hidden_past": hidden_past,
+            "cell_past": cell_past,
+            "mask": mask,
+            "stretches": stretch_count(self.levels) if self.rematerialize and training else 1,
+            "return_past": return_state and kind == "exact",
+        }
+        if training and self.unroll and self.groups is None and self.gates.has_gradient:
+            run = run_fused_levels(plan, weights[0], injections, bias, **options)
         else:
-            hidden_pads = cell_pads = None
-        if exact:
-            padded = ops.concatenate([past, x], axis=1)
-        else:
-            padded = ops.pad(x, [[0, 0], [plan.input_steps, 0], [0, 0]])
-        z, c, collected, next_hidden, next_cell = run_levels(
-            plan,
-            product,
-            weights,
-            self._inject(padded, input_kernel, bias),
-            bias,
-            hidden_pads,
-            cell_pads,
-            mask,
-            segments=segment_count(self.levels) if self.rematerialize else 1,
-            return_pads=return_state and kind == "exact",
-        )
+            loop = not self.unroll and not options["return_past"] and input_past is None
+            run = run_levels(plan, product, weights, injections, bias, unroll=not loop, **options)
+        z, c, collected, next_hidden, next_cell = run
         results = [z[..., -self.output_units :]]
         if return_auxiliary:
             results.append(ops.stack(collected, axis=1))
@@ -419,7 +409,7 @@ class TrellisNet(keras.layers.Layer):
                 {
                     "hidden": ops.concatenate(next_hidden, axis=1),
                     "cell": ops.concatenate(next_cell, axis=1),
-                    "input": padded[:, -plan.input_steps :] if plan.input_steps else padded[:, :0],
+                    "input": shift.last(x, plan.input_steps, input_past),
                 }
             )
         elif return_state:
@@ -463,18 +453,30 @@ class TrellisNet(keras.layers.Layer):
             weights += [matrix, ops.cast(self.biases[index], dtype)]
         return GroupProduct(self._plan, gates, self.groups or ()), weights, input_kernel, weights[1]
 
-    def _inject(self, padded, kernel, bias):
-        """The injected input of each dilation, computed once a call; `padded` are the inputs."""
-        plan, injections = self._plan, {}
-        for dilation, used in zip(plan.dilations, plan.injected, strict=True):
-            if not used or dilation in injections:
-                continue
-            if self.groups is not None:  # the current step alone
-                seen = padded[:, plan.input_steps :]
-            else:
-                start = plan.input_steps - (self.kernel_size - 1) * dilation
-                seen = windows(padded[:, start:], self.kernel_size, dilation)
-            injections[dilation] = ops.matmul(seen, kernel) + bias
+    def _unpack(self, state):
+        """The past of the input, and of the hidden and cell sequence of each level."""
+        plan = self._plan
+        if state is None:
+            return None, None, None
+        if isinstance(state, dict):
+            hidden, cell = plan.unpack_hidden(state["hidden"]), plan.unpack_cell(state["cell"])
+            return state["input"], hidden, cell
+        h, c = (vector[:, None] for vector in state)
+        hidden = {d: ops.repeat(h, (self.kernel_size - 1) * d, axis=1) for d in {*plan.dilations}}
+        cell = {d: ops.repeat(c, d, axis=1) for d in {*plan.dilations}}
+        return None, [hidden[d] for d in plan.dilations], [cell[d] for d in plan.dilations]
+
+    def _inject(self, x, past, kernel, bias):
+        """The injected input of each dilation, computed once a call."""
+        injections = {}
+        for dilation in self._plan.injected_dilations:
+            if self.groups is None:
+                steps = (self.kernel_size - 1) * dilation
+                own = None if past is None or not steps else past[:, -steps:]
+                seen = shift.windows(x, self.kernel_size, dilation, own)
+            else:  # the current step alone
+                seen = x
+            injections[dilation] = shift.matrix_product(seen, kernel) + bias
         return injections
 
     def compute_output_shape(self, input_shape):
@@ -588,10 +590,3 @@ def _kind_of(state) -> str:
         "`initial_state` must be a dict (exact) or a pair [h, c] (history), as from "
         f"`get_initial_state`. Received: {type(state).__name__}"
     )
-
-
-def _repeat(vector, steps):
-    return ops.repeat(vector[:, None], steps, axis=1)
-
-
-__all__ = ["FunctionGates", "TrellisNet"]

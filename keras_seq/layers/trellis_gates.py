@@ -179,6 +179,6 @@ def get_gates(identifier) -> TrellisGates:
     if callable(identifier):
         return FunctionGates(identifier)
     raise ValueError(
-        f'`activation` must be one of {sorted(_NAMES)}, a gates object such as `LSTMGates()`, or a '
+        f"`activation` must be one of {sorted(_NAMES)}, a gates object such as `LSTMGates()`, or a "
         f"function f(pre, previous_hidden, previous_cell). Received: activation={identifier!r}"
     )

@@ -20,8 +20,8 @@ def weight_drop_mask(shape, rate: float, seed, temporal: bool = True, dtype="flo
         dtype: the mask's type.
 
     Returns:
-        A mask of zeros and `1 / (1 - rate)`, `(k-1, d, channels)` if only the past taps are dropped,
-        else `(k, d, channels)`.
+        A mask of zeros and `1 / (1 - rate)`: `(k-1, d, channels)` if only the past taps are
+        dropped, else `(k, d, channels)`.
     """
     taps = _dropped_taps(int(shape[0]), temporal)
     return bernoulli_mask((taps, *shape[1:]), rate, seed, dtype)

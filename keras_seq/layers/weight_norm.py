@@ -34,7 +34,8 @@ def weight_normalize(direction, gain):
     Example:
 
     >>> import numpy as np
-    >>> kernel = weight_normalize(np.ones((2, 2, 3), "float32"), np.array([2.0, 4.0, 6.0], "float32"))
+    >>> gain = np.array([2.0, 4.0, 6.0], "float32")
+    >>> kernel = weight_normalize(np.ones((2, 2, 3), "float32"), gain)
     >>> [float(x) for x in kernel[0, 0]]
     [1.0, 2.0, 3.0]
     """

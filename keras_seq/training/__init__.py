@@ -1,10 +1,23 @@
 """Training: from a recipe to a run folder, and from there to figures."""
 
+from keras_seq.training.dynamic_evaluation import dynamic_evaluate as dynamic_evaluate
+from keras_seq.training.dynamic_evaluation import gradient_statistics as gradient_statistics
 from keras_seq.training.evaluation import evaluate as evaluate
 from keras_seq.training.evaluation import load_model as load_model
+from keras_seq.training.neural_cache import cache_evaluate as cache_evaluate
 from keras_seq.training.run import Run as Run
 from keras_seq.training.run import load_run as load_run
 from keras_seq.training.trainer import TrainingError as TrainingError
 from keras_seq.training.trainer import train as train
 
-__all__ = ["Run", "TrainingError", "evaluate", "load_model", "load_run", "train"]
+__all__ = [
+    "Run",
+    "TrainingError",
+    "cache_evaluate",
+    "dynamic_evaluate",
+    "evaluate",
+    "gradient_statistics",
+    "load_model",
+    "load_run",
+    "train",
+]

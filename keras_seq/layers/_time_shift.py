@@ -1,0 +1,108 @@
+"""Shifts of a sequence in time, and their gradients.
+
+All take sequences `(b, t, d)` of known or unknown length, also shorter than the shift.
+"""
+
+from keras import ops
+
+
+def _longer(sequence, steps: int) -> bool:
+    """Whether the sequence is known to be longer than this many steps."""
+    length = sequence.shape[1]
+    return isinstance(length, int) and length > steps
+
+
+def _pad(sequence, before: int, after: int):
+    return ops.pad(sequence, [[0, 0], [before, after], [0, 0]])
+
+
+def delay(sequence, steps: int, past=None):
+    """The sequence so many steps later, `(b, t, d)`, beginning with `past` (or zeros).
+
+    Args:
+        sequence: `(b, t, d)`.
+        steps: the shift.
+        past: the steps that came before, `(b, steps, d)`, or `None` for zeros.
+    """
+    if not steps:
+        return sequence
+    if past is not None:
+        return ops.concatenate([past, sequence], axis=1)[:, :-steps]
+    if _longer(sequence, steps):
+        return _pad(sequence[:, :-steps], steps, 0)
+    return _pad(sequence, steps, 0)[:, :-steps]
+
+
+def delay_gradient(upstream, steps: int):
+    """The gradient of `delay` with respect to the sequence."""
+    if not steps:
+        return upstream
+    if _longer(upstream, steps):
+        return _pad(upstream[:, steps:], 0, steps)
+    return _pad(upstream, 0, steps)[:, steps:]
+
+
+def delay_past_gradient(upstream, steps: int):
+    """The gradient of `delay` with respect to the past, `(b, steps, d)`."""
+    if _longer(upstream, steps):
+        return upstream[:, :steps]
+    return _pad(upstream, 0, steps)[:, :steps]
+
+
+def last(sequence, steps: int, past=None):
+    """The last steps of past and sequence together, `(b, steps, d)`: the past of the next call."""
+    if not steps:
+        return sequence[:, :0]
+    if _longer(sequence, steps):
+        return sequence[:, -steps:]
+    if past is None:
+        return _pad(sequence, steps, 0)[:, -steps:]
+    return ops.concatenate([past, sequence], axis=1)[:, -steps:]
+
+
+def last_gradient(upstream, sequence, steps: int):
+    """The gradients of `last` with respect to the past and the sequence.
+
+    Args:
+        upstream: `(b, steps, d)`.
+        sequence: any tensor of the sequence's shape `(b, t, d)`.
+        steps: the steps taken.
+
+    Returns:
+        `(b, steps, d)`, or `None` if it is known to be zero, and `(b, t, d)`.
+    """
+    if _longer(sequence, steps):
+        return None, _pad(upstream, sequence.shape[1] - steps, 0)
+    both = ops.concatenate([ops.zeros_like(sequence), upstream], axis=1)
+    return both[:, :steps], both[:, steps:]
+
+
+def windows(sequence, kernel_size: int, dilation: int, past=None):
+    """The k taps of a causal convolution side by side, oldest first.
+
+    One matrix product with a kernel `(k * d, channels)` is then the convolution.
+
+    Args:
+        sequence: `(b, t, d)`.
+        kernel_size: taps k.
+        dilation: steps between two taps.
+        past: the steps before, `(b, (k-1) * dilation, d)`, or `None` for zeros.
+
+    Returns:
+        `(b, t, k * d)`.
+    """
+    if kernel_size == 1:
+        return sequence
+    views = []
+    for tap in range(kernel_size):
+        steps = (kernel_size - 1 - tap) * dilation
+        own = None if past is None or not steps else past[:, -steps:]
+        views.append(delay(sequence, steps, own))
+    return ops.concatenate(views, axis=-1)
+
+
+def matrix_product(sequence, kernel):
+    """`(b, t, d)` times `(d, channels)` as one product of b * t rows."""
+    shape = ops.shape(sequence)
+    rows = ops.matmul(ops.reshape(sequence, (-1, shape[2])), kernel)
+    return ops.reshape(rows, (shape[0], shape[1], ops.shape(kernel)[1]))
