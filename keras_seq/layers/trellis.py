@@ -13,6 +13,7 @@ from keras_seq.layers._trellis_fused import run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
 from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
 from keras_seq.layers._trellis_plan import TrellisPlan
+from keras_seq.layers._trellis_step import run_step
 from keras_seq.layers.trellis_gates import TrellisGates, get_gates
 from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
@@ -395,7 +396,10 @@ class TrellisNet(keras.layers.Layer):
             "stretches": stretch_count(self.levels) if self.rematerialize and training else 1,
             "return_past": return_state and kind == "exact",
         }
-        if training and self.unroll and self.groups is None and self.gates.has_gradient:
+        exact = isinstance(initial_state, dict)
+        if exact and x.shape[1] == 1 and self.groups is None and self.kernel_size > 1:
+            run = run_step(plan, self.gates, weights[0], injections, bias, initial_state, mask)
+        elif training and self.unroll and self.groups is None and self.gates.has_gradient:
             run = run_fused_levels(plan, weights[0], injections, bias, **options)
         else:
             loop = not self.unroll and not options["return_past"] and input_past is None
@@ -407,8 +411,8 @@ class TrellisNet(keras.layers.Layer):
         if return_state and kind == "exact":
             results.append(
                 {
-                    "hidden": ops.concatenate(next_hidden, axis=1),
-                    "cell": ops.concatenate(next_cell, axis=1),
+                    "hidden": _packed(next_hidden),
+                    "cell": _packed(next_cell),
                     "input": shift.last(x, plan.input_steps, input_past),
                 }
             )
@@ -568,6 +572,11 @@ class TrellisNet(keras.layers.Layer):
         from keras_seq.layers.rnn_conversion import trellis_from_rnn
 
         return trellis_from_rnn(cls, layers, horizon, **kwargs)
+
+
+def _packed(parts):
+    """The levels' parts of a state side by side; a single step has packed them already."""
+    return ops.concatenate(parts, axis=1) if isinstance(parts, list) else parts
 
 
 def _check_integer(name, value, least):

@@ -1,0 +1,74 @@
+"""A single time step of a dense trellis from its exact state: streaming.
+
+The taps of past steps see the state alone, so one product serves them for all levels, and the
+kernel's older part is read once a step and not once a level. What is left for each level is the
+product with the current step.
+"""
+
+import numpy as np
+from keras import ops
+
+from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._trellis_plan import TrellisPlan
+
+
+def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mask=None):
+    """Runs all levels for one step.
+
+    Args:
+        plan: the trellis, with two taps or more.
+        gates: its gates.
+        kernel: `(k * width, channels)`.
+        injections: a dict from dilation to the injected input, `(b, 1, channels)`.
+        bias_only: what levels without injection get instead, `(channels,)`.
+        state: the exact state before the step.
+        mask: the dropout mask of the convolution's hidden input, `(b, 1, width)`, or `None`.
+
+    Returns:
+        The final hidden and cell sequence `(b, 1, width)`, the list of collected outputs, and the
+        packed hidden and cell part of the next state.
+    """
+    levels, taps, width = plan.levels, plan.kernel_size - 1, plan.width
+    starts = _starts([plan.padding(level) for level in range(levels)])
+    places = [
+        starts[level] + tap * d for level, d in enumerate(plan.dilations) for tap in range(taps)
+    ]
+    past = ops.take(state["hidden"], np.array(places, "int32"), axis=1)
+    seen = past if mask is None else past * mask
+    seen = ops.reshape(seen, (-1, levels, taps * width))
+    from_past = shift.matrix_product(seen, kernel[: taps * width])
+    cell_starts = _starts(plan.dilations)
+    past_cells = ops.take(state["cell"], np.array(cell_starts[:-1], "int32"), axis=1)
+
+    current = kernel[taps * width :]
+    z = c = ops.zeros_like(past_cells[:, :1])
+    below, cells_below, collected = [], [], []
+    for level, dilation in enumerate(plan.dilations):
+        below.append(z)
+        cells_below.append(c)
+        pre = from_past[:, level : level + 1]
+        pre = pre + (injections[dilation] if plan.injected[level] else bias_only)
+        if level:  # below the first level all is zero
+            pre = pre + shift.matrix_product(z if mask is None else z * mask, current)
+        newest = (level + 1) * taps
+        z, c = gates(pre, past[:, newest - 1 : newest], past_cells[:, level : level + 1])
+        if level in plan.collected:
+            collected.append(z[..., -plan.output_units :])
+    hidden = _moved(state["hidden"], below, starts)
+    return z, c, collected, hidden, _moved(state["cell"], cells_below, cell_starts)
+
+
+def _starts(lengths) -> list[int]:
+    """Where each level's part of a packed state begins, and where the last one ends."""
+    return [0, *np.cumsum(lengths).tolist()]
+
+
+def _moved(packed, steps, starts):
+    """The packed state one step later: each level loses its oldest step and gains its new one."""
+    new = ops.concatenate(steps, axis=1)
+    if starts[-1] == len(steps):  # one step a level
+        return new
+    places = []
+    for level, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        places += [*range(start + 1, end), starts[-1] + level]
+    return ops.take(ops.concatenate([packed, new], axis=1), np.array(places, "int32"), axis=1)
