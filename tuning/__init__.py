@@ -1,1 +1,1 @@
-"""TODO"""
+"""Searches over recipes. Nothing is here yet."""

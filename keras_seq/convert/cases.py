@@ -157,9 +157,9 @@ def differentiate(
             for name, part in binding.to_reference(dense).items():
                 # Weights of ours that are parts of one array, or share it, add up.
                 values[f"grad/{name}"] = values.get(f"grad/{name}", 0) + part
-    for name, gradient in zip(inputs, gradients[len(bindings) :], strict=True):
-        if gradient is not None:
-            values[f"grad_in/{name}"] = np.asarray(gradient)
+    for (name, tensor), gradient in zip(inputs.items(), gradients[len(bindings) :], strict=True):
+        # What the outputs do not depend on, as h0 with a single tap, has the gradient zero.
+        values[f"grad_in/{name}"] = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
     return values
 
 

@@ -371,6 +371,11 @@ class LanguageModel(SequenceModel):
             )
         super().compile(optimizer=optimizer, loss=None, **kwargs)
 
+    def compile_from_config(self, config) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
     # Configuration
 
     def get_config(self) -> dict[str, Any]:

@@ -199,6 +199,20 @@ def test_mixed_precision_trains():
     assert model(ids).dtype == tf.float32
 
 
+def test_a_loaded_model_is_compiled_and_trains_on(tmp_path):
+    """Saved in the middle of training, it goes on as if it had not been."""
+    ids, targets = tokens(4, 8), tokens(4, 8, 1)
+    model = make()
+    model.compile(keras.optimizers.Adam(0.01))
+    model.fit(ids, targets, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for one in (model, again):
+        one.fit(ids, targets, verbose=0)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_metrics_given_to_compile_see_log_probabilities():
     model = make()
     model.compile("sgd", metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])

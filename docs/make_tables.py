@@ -1,0 +1,173 @@
+"""Writes the tables of the zoo into README.md and docs/models.md, from the recipes.
+
+    python docs/make_tables.py            # rewrites what stands between the markers
+    python docs/make_tables.py --check    # exits 1 if a page is out of date
+
+`tests/test_docs.py` holds the pages equal to what this makes.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from keras_seq import zoo
+from keras_seq.zoo import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def reported(recipe: Recipe) -> str:
+    """The paper's figure in words: `perplexity 56.97`."""
+    value, metric = recipe.reported.value, recipe.reported.metric
+    if value is None:
+        return "none"
+    if metric == "accuracy":
+        return f"accuracy {value:.2f}%"
+    digits = 3 if metric == "bits_per_character" else 2
+    return f"{metric.replace('_', ' ')} {value:.{digits}f}"
+
+
+def short_paper(recipe: Recipe) -> str:
+    """The title alone, without a subtitle, of `Authors: Title: Subtitle. Venue.`"""
+    text = recipe.paper
+    if ": " in text:
+        text = text.split(": ", 1)[1]
+    return text.split(": ")[0].split(". ")[0].split(" (")[0].strip().rstrip(".")
+
+
+def recipes() -> list[Recipe]:
+    """All recipes, by family and name."""
+    return sorted(
+        (zoo.recipe(name) for name in zoo.names()),
+        key=lambda recipe: (recipe.family, recipe.name),
+    )
+
+
+def overview() -> str:
+    """The table of the README."""
+    return table(
+        ("model", "paper", "data", "parameters", "size in the paper", "reported (test)"),
+        (
+            (
+                f"`{r.name}`",
+                short_paper(r),
+                f"`{r.data.name}`",
+                f"{r.parameters:,}",
+                r.reported.size or "none",
+                reported(r),
+            )
+            for r in recipes()
+        ),
+    )
+
+
+def sources() -> str:
+    """Task, data and source of every model's figure."""
+    return table(
+        ("model", "task", "data", "parameters", "reported (test)", "source"),
+        (
+            (
+                f"`{r.name}`",
+                r.task.replace("_", " "),
+                f"`{r.data.name}`",
+                f"{r.parameters:,}",
+                reported(r),
+                r.reported.source or "none",
+            )
+            for r in recipes()
+        ),
+    )
+
+
+def training() -> str:
+    """How every model is trained."""
+    rows = []
+    for r in recipes():
+        window = "none" if r.data.length is None else str(r.data.length)
+        if r.data.history:
+            window += f" + {r.data.history}"
+        clip = r.optimizer.global_clipnorm
+        rows.append(
+            (
+                f"`{r.name}`",
+                str(r.data.batch_size),
+                window,
+                f"{r.optimizer.name} {r.optimizer.learning_rate:g}",
+                "none" if clip is None else f"{clip:g}",
+                f"{r.optimizer.l2:g}",
+                r.schedule.name,
+                str(r.epochs),
+            )
+        )
+    head = ("model", "batch", "window", "optimizer", "clip", "L2", "schedule", "epochs")
+    return table(head, rows)
+
+
+def details() -> str:
+    """A section for every model: summary, paper, settings, variants, notes."""
+    sections = []
+    for r in recipes():
+        lines = [f"### `{r.name}`", "", sentence(r.summary), "", f"Paper: {sentence(r.paper)}"]
+        if r.reported.source:
+            lines += ["", f"Figure: {reported(r)}, {sentence(r.reported.source)}"]
+        settings = ", ".join(f"`{key}={value!r}`" for key, value in r.model.items())
+        lines += ["", f"Settings: {settings}."]
+        for name, changes in r.variants.items():
+            made = ", ".join(f"`{key}={value!r}`" for key, value in changes.items())
+            lines += ["", f"Variant `{name}`: {made}."]
+        if r.notes:
+            lines += ["", sentence(r.notes)]
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
+
+
+def sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith(".") else text + "."
+
+
+PARTS: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"models": overview},
+    MODELS: {"models": sources, "training": training, "details": details},
+}
+
+
+def updated(page: Path) -> str:
+    """A page's text with its tables made anew."""
+    text = page.read_text()
+    for name, make in PARTS[page].items():
+        start, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+        if start not in text or end not in text:
+            raise ValueError(f"{page.name} must hold the markers {start} and {end}.")
+        before, rest = text.split(start, 1)
+        text = f"{before}{start}\n{make()}\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def stale() -> list[Path]:
+    """The pages whose tables are not those of the recipes."""
+    return [page for page in PARTS if page.read_text() != updated(page)]
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        pages = stale()
+        for page in pages:
+            print(f"{page.relative_to(ROOT)} is out of date: run python docs/make_tables.py")
+        return 1 if pages else 0
+    for page in PARTS:
+        page.write_text(updated(page))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
