@@ -215,7 +215,7 @@ def main() -> None:
             "rate": rate,
             "train_nll": train_nll,
             **{f"validation_{k}": v for k, v in scores.items()},
-            "first_step_seconds": round(first_step, 1),
+            "first_step_seconds": round(first_step or 0.0, 1),
         }
         print(json.dumps(line), flush=True)
         log.write(json.dumps(line) + "\n")

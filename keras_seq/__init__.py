@@ -18,19 +18,25 @@ _PROGRAM = sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).stem == "keras-seq"
 
 if TYPE_CHECKING or not _PROGRAM:
     from keras_seq import gradients, layers, losses, metrics, models, optimizers, solvers
-
-_LAZY = ("convert", "export", "generation", "pipelines", "training", "tuning", "zoo")
+if TYPE_CHECKING:  # these load at first use
+    from keras_seq import convert, export, generation, pipelines, training, tuning, zoo
 
 __all__ = [
     "__version__",
+    "convert",
+    "export",
+    "generation",
     "gradients",
     "layers",
     "losses",
     "metrics",
     "models",
     "optimizers",
+    "pipelines",
     "solvers",
-    *_LAZY,
+    "training",
+    "tuning",
+    "zoo",
 ]
 
 

@@ -62,9 +62,9 @@ class ScheduleSpec:
     """How the learning rate changes.
 
     Attributes:
-        name: `"constant"`; `"plateau"` (the rule of TrellisNet's scripts: after epoch e, multiply by
-            `factor` if e - 1 > `patience` and the validation loss is above the lowest of epochs 1
-            to e - 1 - `patience`); `"milestones"` (multiply by `factor` at the start of each epoch,
+        name: `"constant"`; `"plateau"` (the rule of TrellisNet's scripts: after epoch e, multiply
+            by `factor` if e - 1 > `patience` and the validation loss is above the lowest of epochs
+            1 to e - 1 - `patience`); `"milestones"` (multiply by `factor` at the start of each epoch,
             counted from 1, in `milestones`); `"cosine"` (from the initial rate to `minimum` over
             the run, after `warmup` of the run's steps, a fraction).
         factor: multiplier of a plateau or milestone.
@@ -106,7 +106,8 @@ class Recipe:
     Attributes:
         name: the zoo entry that builds the model.
         family: for example `"trellisnet"`.
-        task: `"language_model"`, `"sequence_classifier"`, `"sequence_regressor"` or `"frame_model"`.
+        task: `"language_model"`, `"sequence_classifier"`, `"sequence_regressor"` or
+            `"frame_model"`.
         summary: one line.
         paper: authors, title and venue.
         model: settings of the zoo entry; all of them may be overridden.

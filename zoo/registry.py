@@ -40,7 +40,8 @@ def entry(recipe: Recipe):
     def decorate(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
         if function.__name__ != recipe.name:
             raise ValueError(
-                f"The function of recipe {recipe.name!r} must bear its name. Received: {function!r}."
+                f"The function of recipe {recipe.name!r} must bear its name. "
+                f"Received: {function!r}."
             )
         known = _settings(function)
 
