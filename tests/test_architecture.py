@@ -128,6 +128,8 @@ def test_arrows():
     for module in FILES:
         part = part_of(module)
         for found in imports_of(module):
+            if part == "__init__" and not found.at_import:
+                continue  # what only type checkers see
             if found.module.split(".")[0] != "keras_seq" or found.module == "keras_seq":
                 continue
             target = part_of(found.module)

@@ -62,11 +62,15 @@ class ScheduleSpec:
     """How the learning rate changes.
 
     Attributes:
-        name: `"constant"`; `"plateau"` (the rule of TrellisNet's scripts: after epoch e, multiply
-            by `factor` if e - 1 > `patience` and the validation loss is above the lowest of epochs
-            1 to e - 1 - `patience`); `"milestones"` (multiply by `factor` at the start of each epoch,
-            counted from 1, in `milestones`); `"cosine"` (from the initial rate to `minimum` over
-            the run, after `warmup` of the run's steps, a fraction).
+        name: one of
+            `"constant"`;
+            `"plateau"`, the rule of TrellisNet's scripts: after epoch e, multiply by `factor` if
+            e - 1 > `patience` and the validation loss is above the lowest of epochs 1 to
+            e - 1 - `patience`;
+            `"milestones"`: multiply by `factor` at the start of each epoch, counted from 1, in
+            `milestones`;
+            `"cosine"`: from the initial rate to `minimum` over the run, after `warmup` of the
+            run's steps, a fraction.
         factor: multiplier of a plateau or milestone.
         patience: the newest epochs that a plateau does not compare with.
         minimum: the learning rate is never taken below this.
