@@ -14,7 +14,8 @@ from keras_seq._version import __version__
 
 # The command line (`keras-seq`, `python -m keras_seq`) loads Keras when a command needs it, so that
 # its help answers at once.
-_PROGRAM = sys.argv[:1] == ["-m"] or Path(*sys.argv[:1]).stem == "keras-seq"
+_AS_MODULE = sys.argv[:1] == ["-m"] and "-m keras_seq " in f"{' '.join(sys.orig_argv)} "
+_PROGRAM = _AS_MODULE or Path(*sys.argv[:1]).stem == "keras-seq"
 
 if TYPE_CHECKING or not _PROGRAM:
     from keras_seq import gradients, layers, losses, metrics, models, optimizers, solvers

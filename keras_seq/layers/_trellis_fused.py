@@ -9,6 +9,7 @@ again from the hidden and cell sequence it started from.
 
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 from keras_seq.layers import _time_shift as shift
@@ -94,7 +95,8 @@ def run_fused_levels(
             kept.append(start if stretches > 1 else saved)
 
         def gradient(*arguments, upstream=None):
-            given = list(arguments if upstream is None else upstream)
+            # TensorFlow gives one argument an output, JAX one with all of them.
+            given = keras.tree.flatten(arguments if upstream is None else upstream)
             return _once(lambda: levels.backward(kept, stretches, given))(*tensors, *given)
 
         return (z, c, *levels.collected, *levels.next_hidden, *levels.next_cell), gradient
