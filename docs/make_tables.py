@@ -1,4 +1,4 @@
-"""Writes the tables of the zoo into README.md and docs/models.md, from the recipes.
+"""Writes the tables of the zoo into README.md and docs/, from recipes and manifests.
 
     python docs/make_tables.py            # rewrites what stands between the markers
     python docs/make_tables.py --check    # exits 1 if a page is out of date
@@ -16,6 +16,7 @@ from keras_seq.zoo import Recipe
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 MODELS = ROOT / "docs" / "models.md"
+PRETRAINED = ROOT / "docs" / "pretrained.md"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -130,6 +131,29 @@ def details() -> str:
     return "\n\n".join(sections)
 
 
+def shipped() -> str:
+    """The trained weights that ship with the package, from their manifests."""
+    names = {"perplexity": "perplexity", "bits": "bits", "nll_per_frame": "nats a frame"}
+    rows = []
+    for packed in zoo.weights():
+        facts, test = packed.manifest, packed.figures["test"]
+        figures = ", ".join(f"{test[key]:.3f} {names[key]}" for key in names if key in test)
+        size = sum(file.stat().st_size for file in packed.folder.iterdir())
+        rows.append(
+            (
+                f"`{packed.model}`",
+                f"`{packed.name}`",
+                f"{facts['parameters']:,}",
+                f"{size / 1e6:.2f} MB",
+                figures,
+                f"`{facts['command']}`",
+                f"{facts['seconds']:.0f} s",
+            )
+        )
+    head = ("model", "weights", "parameters", "size", "test", "trained with", "in")
+    return table(head, rows)
+
+
 def sentence(text: str) -> str:
     text = " ".join(text.split())
     return text if text.endswith(".") else text + "."
@@ -138,6 +162,7 @@ def sentence(text: str) -> str:
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"models": overview},
     MODELS: {"models": sources, "training": training, "details": details},
+    PRETRAINED: {"shipped": shipped},
 }
 
 

@@ -30,9 +30,14 @@ class MusicOptions:
             a training step is then traced, or compiled, for no more shapes than that. 0 for none:
             a batch holds any tunes and is as long as its longest (with `batch_size=1` there is no
             padding at all).
+        transpose: at each visit of a training tune, all its notes are moved by the same number of
+            semitones, drawn from -`transpose` to `transpose` (of these, from those that keep the
+            tune within the 88 notes, so that no note is lost). The draws follow from the seed and
+            the epoch. Validation and test tunes stay as they are. 0 for none.
     """
 
     buckets: int = 8
+    transpose: int = 0
 
 
 @register("nottingham", MusicOptions())
@@ -67,6 +72,11 @@ def _load(request: Request, options: MusicOptions, file_name: str) -> Data:
         )
     if options.buckets < 0:
         raise ValueError(f"`buckets` must not be negative. Received: buckets={options.buckets}.")
+    if not 0 <= options.transpose < NOTES:
+        raise ValueError(
+            f"`transpose` must be a number of semitones from 0 to {NOTES - 1}. "
+            f"Received: transpose={options.transpose}."
+        )
     path = find_music(data_folder(request.data_dir), file_name)
     tunes = read_music(path)
     every = np.concatenate([[len(tune) - 1 for tune in split] for split in tunes.values()])
@@ -74,7 +84,7 @@ def _load(request: Request, options: MusicOptions, file_name: str) -> Data:
     splits = {name: _Split(split, bounds, bool(options.buckets)) for name, split in tunes.items()}
     train = splits["train"]
     source = EpochSource(
-        lambda epoch: train.shuffled(epoch, request.seed, request.batch_size),
+        lambda epoch: train.shuffled(epoch, request.seed, request.batch_size, options.transpose),
         train.fetch,
         train.steps(request.batch_size),
         parallel=True,
@@ -197,6 +207,12 @@ def bucket_bounds(lengths: np.ndarray, buckets: int) -> np.ndarray:
     return np.array(bounds[::-1])
 
 
+def _range(tune: np.ndarray) -> tuple[int, int]:
+    """The lowest and the highest note of a tune; of a silent one, the whole range."""
+    used = np.flatnonzero(tune.any(axis=0))
+    return (int(used[0]), int(used[-1])) if len(used) else (0, NOTES - 1)
+
+
 class _Split:
     """The tunes of one split, laid end to end, and their buckets."""
 
@@ -206,6 +222,7 @@ class _Split:
         self.lengths_total = lengths.sum()
         self.padded_to_bound = padded_to_bound
         self.frames = as_tensor(np.concatenate(tunes))
+        self.ranges = as_tensor(np.array([_range(tune) for tune in tunes], np.int32))
         self.starts = as_tensor(np.concatenate([[0], np.cumsum(steps)[:-1]]).astype(np.int32))
         self.lengths = as_tensor(lengths.astype(np.int32))
         bucket = np.searchsorted(bounds, lengths)
@@ -219,8 +236,9 @@ class _Split:
         """Batches of an epoch."""
         return sum(-(-len(rows) // batch_size) for _, rows in self.members)
 
-    def shuffled(self, epoch, seed: int, batch_size: int):
-        """The plan of an epoch: rows (steps, b), -1 where a batch is filled up, and bounds."""
+    def shuffled(self, epoch, seed: int, batch_size: int, transpose: int = 0):
+        """The plan of an epoch: rows (steps, b), -1 where a batch is filled up, and bounds; if
+        tunes are transposed, also by how many semitones (steps, b)."""
         key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
         shuffle = tf.random.experimental.stateless_shuffle
         places = [
@@ -229,7 +247,19 @@ class _Split:
         ]
         rows, bounds = self._batches(places, batch_size)
         order = shuffle(tf.range(self.steps(batch_size)), key)
-        return tf.gather(rows, order), tf.gather(bounds, order)
+        rows, bounds = tf.gather(rows, order), tf.gather(bounds, order)
+        if not transpose:
+            return rows, bounds
+        return rows, bounds, self._shifts(rows, transpose, key - tf.constant([1, 0], tf.int64))
+
+    def _shifts(self, rows, transpose: int, key):
+        """Semitones for each visit of a tune, such that no note leaves the keyboard."""
+        ranges = tf.gather(self.ranges, tf.maximum(rows, 0))
+        least = tf.maximum(-transpose, -ranges[..., 0])
+        most = tf.minimum(transpose, NOTES - 1 - ranges[..., 1])
+        draws = tf.random.stateless_uniform(tf.shape(rows), key)
+        choices = tf.cast(most - least + 1, tf.float32)
+        return tf.minimum(least + tf.cast(draws * choices, tf.int32), most)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         """Every tune once, the shorter ones first; the last batch of a bucket may be smaller."""
@@ -254,7 +284,7 @@ class _Split:
             bounds += [bound] * batches
         return tf.concat(rows, axis=0), tf.constant(bounds, tf.int32)
 
-    def fetch(self, rows, bound):
+    def fetch(self, rows, bound, shifts=None):
         """A batch: frames x (b, t, 88), the frames that follow y, and weights (b, t)."""
         real = rows >= 0
         chosen = tf.maximum(rows, 0)
@@ -266,6 +296,10 @@ class _Split:
         places = tf.maximum(places, 0)
 
         def frames(index):
-            return tf.cast(tf.gather(self.frames, index), tf.float32) * weights[..., None]
+            chosen = tf.gather(self.frames, index)
+            if shifts is not None:
+                notes = (tf.range(NOTES)[None] - shifts[:, None]) % NOTES
+                chosen = tf.gather(chosen, notes, axis=2, batch_dims=1)
+            return tf.cast(chosen, tf.float32) * weights[..., None]
 
         return frames(places), frames(places + 1), weights

@@ -42,6 +42,7 @@ ONLY_INSIDE_FUNCTIONS = (
     "h5py",
     "keras_tuner",
     "matplotlib",
+    "mido",
     "scipy",
     "tensorboard",
     "tensorflow_datasets",

@@ -184,6 +184,7 @@ cases = {
     "sgd": lambda: ours.SGD(0.5, momentum=0.9, global_clipnorm=0.1, l2=1e-2),
     "adam": lambda: ours.Adam(0.02, clipnorm=0.05),
     "value": lambda: ours.SGD(0.5, clipvalue=0.01),
+    "radam": lambda: ours.RAdam(0.02, global_clipnorm=0.05, l2=1e-2),
     "keras": lambda: theirs.SGD(0.5, momentum=0.9, global_clipnorm=0.1),
 }
 clipping = {}
@@ -230,7 +231,7 @@ def replicas():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["sgd", "adam", "value"])
+@pytest.mark.parametrize("case", ["sgd", "adam", "value", "radam"])
 def test_two_replicas_take_the_steps_of_one_device(replicas, case):
     assert replicas["clipping"][case][0] < 1e-6
 

@@ -124,6 +124,9 @@ def test_wheel_holds_every_file_once(wheel):
         for file in folder_of(package).iterdir():
             if file.is_file():
                 expected.add(f"{package.replace('.', '/')}/{file.name}")
+    shipped = [file for file in (ROOT / "zoo" / "shipped").rglob("*") if file.is_file()]
+    assert shipped
+    expected |= {f"keras_seq/{file.relative_to(ROOT)}" for file in shipped}
     content = [name for name in wheel if ".dist-info/" not in name]
     assert sorted(content) == sorted(expected)
 

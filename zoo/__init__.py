@@ -1,8 +1,8 @@
 """Models with the papers' settings, and the recipes that train them.
 
 `keras_seq.zoo.NAME(**overrides)` builds an uncompiled model, `recipe(NAME)` says how its paper
-trained it, and
-`names()` lists the zoo.
+trained it, `names()` lists the zoo, and `weights()` the trained weights that ship with the
+package, which `NAME(weights=...)` loads.
 """
 
 import sys
@@ -12,6 +12,7 @@ import keras
 from keras_seq.zoo import registry
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import names
+from keras_seq.zoo.shipped_weights import ShippedWeights, weights
 
 __all__ = [
     "DataSpec",
@@ -19,9 +20,11 @@ __all__ = [
     "Recipe",
     "Reported",
     "ScheduleSpec",
+    "ShippedWeights",
     "build",
     "names",
     "recipe",
+    "weights",
 ]
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_seq.zoo import shipped_weights
 from keras_seq.zoo.recipe import Recipe
 
 
@@ -32,9 +33,9 @@ def entry(recipe: Recipe):
     """Registers the decorated function as the zoo model of a recipe.
 
     The function takes every setting of `recipe.model` as a keyword argument. The registered one
-    takes the same
-    settings as overrides, and `variant` for a named variant of the recipe; an unknown setting is
-    refused.
+    takes the same settings as overrides, `variant` for a named variant of the recipe, and `weights`
+    for a set of trained weights that ships with the package, whose settings replace the recipe's;
+    an unknown setting is refused.
     """
 
     def decorate(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
@@ -46,15 +47,27 @@ def entry(recipe: Recipe):
         known = _settings(function)
 
         @functools.wraps(function)
-        def build(variant: str | None = None, **overrides) -> keras.Model:
-            settings = {**recipe.variant(variant).model, **overrides}
+        def build(
+            variant: str | None = None, weights: str | None = None, **overrides
+        ) -> keras.Model:
+            shipped = None if weights is None else shipped_weights.find(recipe.name, weights)
+            if shipped is not None and variant is not None:
+                raise ValueError(
+                    "`weights` bring their own settings, so there is no `variant` of them. "
+                    f"Received: variant={variant!r}, weights={weights!r}."
+                )
+            source = recipe.variant(variant) if shipped is None else shipped.recipe
+            settings = {**source.model, **overrides}
             unknown = sorted(set(settings) - set(known))
             if unknown:
                 raise ValueError(
                     f"{recipe.name} has no setting {', '.join(map(repr, unknown))}. "
                     f"Its settings are: {', '.join(known)}."
                 )
-            return function(**settings)
+            model = function(**settings)
+            if shipped is not None:
+                shipped.load_into(model)
+            return model
 
         _ENTRIES[recipe.name] = Entry(recipe, build)
         return build

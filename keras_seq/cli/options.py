@@ -16,7 +16,11 @@ DataDir = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", help="Weights file for a MODEL; `best` or `last` for a RUN."),
+    typer.Option(
+        "--weights",
+        help="For a MODEL, a weights file or the name of shipped weights; `best` or `last` for a "
+        "RUN.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""Commands about runs: `train`, `evaluate`, `generate`, `export`."""
+"""Commands about runs: `train`, `evaluate`, `export`."""
 
 import shlex
 import sys
@@ -12,23 +12,16 @@ from keras_seq.cli.model_commands import find_recipe
 from keras_seq.cli.options import DataDir, Debug, Json, Settings, Weights
 from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
+from keras_seq.cli.sources import RunOrModel, check_source, vocabulary_of
 
 DEFAULT_MODEL = "trellisnet_python_docs"
 SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
-
-RunOrModel = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN|MODEL", help="A run folder, a model's name, or a .weights.h5 or .keras file."
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the program."""
     app.command("train")(train)
     app.command("evaluate")(evaluate)
-    app.command("generate")(generate)
     app.command("export")(export)
 
 
@@ -156,6 +149,8 @@ def _next_commands(output: Output, run) -> None:
     output.line(f"  keras-seq evaluate {folder}")
     if run.vocabulary is not None:
         output.line(f"  keras-seq generate {folder} --prompt 'The ' --length 300")
+    elif run.recipe.task == "frame_model":
+        output.line(f"  keras-seq generate {folder} --to tune.mid")
     output.line(f"  keras-seq export {folder} --to served")
     output.line(f"  tensorboard --logdir {folder}/logs")
 
@@ -179,7 +174,7 @@ def _evaluate(
 ) -> None:
     if split not in ("test", "validation"):
         raise UsageError(f"--split must be test or validation. Received: {split}.")
-    _check_source(source)
+    check_source(source)
     from keras_seq import training
 
     figures = training.evaluate(source, data_dir, split, weights=weights)
@@ -198,68 +193,6 @@ def _evaluate(
         output.line(f"  reported    {reported['value']:g} {metric} ({reported['source']})")
 
 
-def generate(
-    source: RunOrModel,
-    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
-    length: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="Below 1 for likelier text, 0 for the likeliest token.")
-    ] = 1.0,
-    top_k: Annotated[
-        int, typer.Option(min=0, help="Draw from the so many likeliest tokens; 0 for all.")
-    ] = 0,
-    top_p: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Draw from this share of the probability.")
-    ] = 1.0,
-    weights: Weights = None,
-    data_dir: DataDir = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Continue a text with a trained language model, token by token."""
-    command(_generate)(
-        json_wanted,
-        debug,
-        source=source,
-        prompt=prompt,
-        length=length,
-        weights=weights,
-        data_dir=data_dir,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
-
-
-def _generate(
-    output: Output,
-    source: str,
-    prompt: str,
-    length: int,
-    weights: str | None,
-    data_dir: Path | None,
-    **sampling: Any,
-) -> None:
-    _check_source(source)
-    from keras_seq import generation, training
-
-    model, recipe, run = training.load_model(source, weights)
-    if recipe.task != "language_model":
-        raise UsageError(f"{recipe.name} is no language model; it generates nothing.")
-    vocabulary = _vocabulary(recipe, run, data_dir)
-    pieces = generation.generate(model, vocabulary, prompt, length, **sampling)
-    if output.json_wanted:
-        output.document({"model": recipe.name, "prompt": prompt, "text": "".join(pieces)})
-        return
-    sys.stdout.write(prompt)
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
-
-
 def export(
     source: RunOrModel,
     to: Annotated[Path, typer.Option("--to", help="Folder for the versions of the model.")],
@@ -275,12 +208,12 @@ def export(
 def _export(
     output: Output, source: str, to: Path, weights: str | None, data_dir: Path | None
 ) -> None:
-    _check_source(source)
+    check_source(source)
     from keras_seq import export as exporting
     from keras_seq import training
 
     model, recipe, run = training.load_model(source, weights)
-    vocabulary = _vocabulary(recipe, run, data_dir)
+    vocabulary = vocabulary_of(source, recipe, run, weights, data_dir)
     metrics = _validation_metrics(run)
     path = exporting.export_model(model, vocabulary, to, recipe=recipe, metrics=metrics)
     if output.json_wanted:
@@ -296,26 +229,3 @@ def _validation_metrics(run) -> dict[str, float] | None:
     if not best:
         return None
     return {name: value for name, value in best.items() if name.startswith("val_")}
-
-
-def _vocabulary(recipe, run, data_dir: Path | None):
-    """The vocabulary of a run, or of the data of a recipe; `None` for a model without one."""
-    if run is not None:
-        return run.vocabulary
-    if recipe.task != "language_model":
-        return None
-    from keras_seq.training.building import load_data
-
-    return load_data(recipe, data_dir).vocabulary
-
-
-def _check_source(source: str) -> None:
-    """A `UsageError` for what is neither a run nor a file nor a model."""
-    from keras_seq import zoo
-
-    if Path(source).is_file() or (Path(source) / "recipe.json").is_file():
-        return
-    if source not in zoo.names():
-        from keras_seq.training.evaluation import unknown_source
-
-        raise UsageError(unknown_source(source))

@@ -1,5 +1,7 @@
 """Deep equilibrium models: names and layouts of the original release, and their golden cases."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -168,15 +170,16 @@ def _trellis_inputs(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
     return {name: array.astype(dtype) for name, array in golden.section("in").items()}
 
 
-def _arguments(inputs):
+def _arguments(inputs) -> dict[str, Any]:
     """x and the state before the first step, in our layout."""
-    return [_swap(inputs["x"]), inputs["z0"][:, :, 0]]
+    history = ops.split(inputs["z0"][:, :, 0], 2, axis=-1)
+    return {"x": _swap(inputs["x"]), "initial_state": history}
 
 
 def _shapes(golden: Golden):
     batch, width, _ = golden.input("z0").shape
     x = tuple(_swap(golden.input("x")).shape)
-    return (batch, x[1], width), [x, (batch, width)]
+    return (batch, x[1], width), x
 
 
 @case("deq_trellis_step")
@@ -187,7 +190,7 @@ def deq_trellis_step(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
     load_reference(cell, golden.parameters)
 
     def forward(inputs):
-        context = cell.prepare(_arguments(inputs))
+        context = cell.prepare(**_arguments(inputs))
         # The file counts the bias of the hidden convolution to the cell, not to the injection.
         injected = context["injected"] - ops.convert_to_tensor(cell.bias_hidden)
         return {"us": _swap(injected), "f": _swap(cell.iterate(_swap(inputs["z"]), context))}
@@ -202,10 +205,12 @@ def _equilibrium(golden: Golden, dtype: str, **options) -> dict[str, np.ndarray]
     load_reference(layer, golden.parameters)
 
     def forward(inputs):
-        z = layer(_arguments(inputs), training=True)
-        outputs = {"out": layer.cell.outputs(z), "history": layer.cell.get_state(z)[:, :, None]}
+        out, solution, history = layer(
+            **_arguments(inputs), return_solution=True, return_state=True, training=True
+        )
+        outputs = {"out": out, "history": ops.concatenate(history, axis=-1)[:, :, None]}
         if "out/z_star" in golden.arrays:
-            outputs["z_star"] = _swap(z)
+            outputs["z_star"] = _swap(solution["equilibrium"])
         return outputs
 
     bindings = bind(layer, golden.parameters)

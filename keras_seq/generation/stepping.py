@@ -70,6 +70,7 @@ class Stepper:
             autograph=False,
         )
         self.batched: Any = None  # the compiled loop of `generate_ids`
+        self.draw_notes: Any = None  # the compiled step of `generate_frames`
 
     @property
     def model(self) -> keras.Model:

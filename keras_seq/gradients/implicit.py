@@ -8,7 +8,9 @@ from keras_seq.gradients import _backend
 from keras_seq.solvers import solve
 
 
-def find_equilibrium(f, z0, solver: Any = "broyden", max_steps=30, tolerance=1e-3, stop="relative"):
+def find_equilibrium(
+    f, z0, solver: Any = "broyden", max_steps=30, tolerance=1e-3, stop="relative", keep=()
+):
     """Solves z = f(z) without recording anything for gradients.
 
     Args:
@@ -18,15 +20,18 @@ def find_equilibrium(f, z0, solver: Any = "broyden", max_steps=30, tolerance=1e-
         max_steps: the most steps.
         tolerance: of the residual.
         stop: `"relative"` or `"absolute"`.
+        keep: steps whose iterates are returned too.
 
     Returns:
         A `keras_seq.solvers.Solution` that carries no gradient.
     """
     with _backend.unrecorded():
-        solution = solve(f, ops.stop_gradient(z0), solver, max_steps, tolerance, stop)
+        solution = solve(f, ops.stop_gradient(z0), solver, max_steps, tolerance, stop, keep=keep)
     # The residual too: else a branch around the solve would differentiate its loop.
     return solution._replace(
-        value=ops.stop_gradient(solution.value), residual=ops.stop_gradient(solution.residual)
+        value=ops.stop_gradient(solution.value),
+        residual=ops.stop_gradient(solution.residual),
+        kept=[ops.stop_gradient(z) for z in solution.kept],
     )
 
 
@@ -50,7 +55,7 @@ def attach_implicit_gradient(
         solver: of the backward problem.
         max_steps: of the backward solve.
         tolerance: of the backward solve.
-        stop: of the backward solve.
+        stop: `"relative"` to the length of g in each sample, or `"absolute"`.
 
     Returns:
         f(z*), (b, ...).
@@ -66,9 +71,23 @@ def attach_implicit_gradient(
     value, transpose_product = _backend.recorded(f, ops.stop_gradient(equilibrium))
 
     def gradient(upstream):
-        def adjoint(u):
-            return upstream + transpose_product(u)
+        # The problem is linear, so a relative tolerance is an absolute one at length one. Measured
+        # so, an iterate that grows without bound is never the best one.
+        length = _lengths(upstream) if stop == "relative" else ops.ones((), upstream.dtype)
+        start = upstream / length
 
-        return solve(adjoint, upstream, solver, max_steps, tolerance, stop).value
+        def adjoint(u):
+            return start + transpose_product(u)
+
+        found = solve(adjoint, start, solver, max_steps, tolerance, "absolute")
+        return found.value * length
 
     return _backend.with_gradient(value, gradient)
+
+
+def _lengths(tensor):
+    """The Euclidean length of each sample, (b, 1, ...); one where it is zero."""
+    wide = "float64" if "float64" in str(tensor.dtype) else "float32"
+    axes = tuple(range(1, len(tensor.shape)))
+    squared = ops.sum(ops.square(ops.cast(tensor, wide)), axis=axes, keepdims=True)
+    return ops.cast(ops.where(squared > 0, ops.sqrt(squared), 1), tensor.dtype)

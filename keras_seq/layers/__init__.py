@@ -3,10 +3,12 @@
 from keras_seq.layers.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
 from keras_seq.layers.adaptive_softmax import AdaptiveSoftmax as AdaptiveSoftmax
 from keras_seq.layers.deep_equilibrium import DeepEquilibrium as DeepEquilibrium
+from keras_seq.layers.deq_transformer_cell import DEQTransformerCell as DEQTransformerCell
 from keras_seq.layers.deq_trellis_cell import DEQTrellisCell as DEQTrellisCell
 from keras_seq.layers.embedding_dropout import EmbeddingDropout as EmbeddingDropout
 from keras_seq.layers.feed_forward import FeedForward as FeedForward
 from keras_seq.layers.grouped_linear import GroupedLinear as GroupedLinear
+from keras_seq.layers.keras_recurrent import KerasRecurrent as KerasRecurrent
 from keras_seq.layers.local_rnn import LocalRNN as LocalRNN
 from keras_seq.layers.lstm import LSTM as LSTM
 from keras_seq.layers.mixture_of_softmaxes import MixtureOfSoftmaxes as MixtureOfSoftmaxes
@@ -16,9 +18,15 @@ from keras_seq.layers.pyramidal_transform import PyramidalTransform as Pyramidal
 from keras_seq.layers.r_transformer import RTransformer as RTransformer
 from keras_seq.layers.r_transformer_block import RTransformerBlock as RTransformerBlock
 from keras_seq.layers.recurrent_stack import RecurrentStack as RecurrentStack
+from keras_seq.layers.relative_attention import RelativeAttention as RelativeAttention
 from keras_seq.layers.self_attention import SelfAttention as SelfAttention
 from keras_seq.layers.softmax_head import SoftmaxHead as SoftmaxHead
+from keras_seq.layers.tcn import TCN as TCN
+from keras_seq.layers.temporal_block import TemporalBlock as TemporalBlock
 from keras_seq.layers.tied_softmax import TiedSoftmax as TiedSoftmax
+from keras_seq.layers.transformer import Transformer as Transformer
+from keras_seq.layers.transformer_block import TransformerBlock as TransformerBlock
+from keras_seq.layers.transformer_xl import TransformerXL as TransformerXL
 from keras_seq.layers.trellis import TrellisNet as TrellisNet
 from keras_seq.layers.trellis_gates import GRUGates as GRUGates
 from keras_seq.layers.trellis_gates import LSTMGates as LSTMGates
@@ -34,12 +42,14 @@ from keras_seq.layers.weight_norm import weight_normalize as weight_normalize
 __all__ = [
     "AdaptiveEmbedding",
     "AdaptiveSoftmax",
+    "DEQTransformerCell",
     "DEQTrellisCell",
     "DeepEquilibrium",
     "EmbeddingDropout",
     "FeedForward",
     "GRUGates",
     "GroupedLinear",
+    "KerasRecurrent",
     "LSTM",
     "LSTMGates",
     "LocalRNN",
@@ -51,9 +61,15 @@ __all__ = [
     "RTransformer",
     "RTransformerBlock",
     "RecurrentStack",
+    "RelativeAttention",
     "SelfAttention",
     "SoftmaxHead",
+    "TCN",
+    "TemporalBlock",
     "TiedSoftmax",
+    "Transformer",
+    "TransformerBlock",
+    "TransformerXL",
     "TrellisNet",
     "UnbiasedLayerNormalization",
     "VariationalDropout",

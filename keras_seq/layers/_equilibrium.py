@@ -1,12 +1,14 @@
-"""Parts of the deep equilibrium layer: the unrolled form, and samples that are not finite."""
+"""Parts of the deep equilibrium layer: unrolling, chunks of a sequence, checks of options."""
 
+import keras
 from keras import ops
 
 from keras_seq import gradients
 from keras_seq.solvers import Status
+from keras_seq.solvers.driver import check_limits
 
 
-def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str):
+def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str, keep=()):
     """`levels` damped applications of f with their ordinary gradient.
 
     Args:
@@ -16,11 +18,18 @@ def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str):
         damping: part of the old iterate that a step keeps.
         tolerance: below which the last application counts as converged.
         stop: measure of the residual.
+        keep: steps whose iterates are returned too.
 
     Returns:
-        The last iterate, and a dict of `residual`, `steps` and `status` of each sample.
+        The last iterate, a dict of `residual`, `steps` and `status` of each sample, and a list of
+        the iterates after the steps to keep, without gradient.
     """
-    z = gradients.unrolled_steps(f, z0, levels - 1, damping)
+    z, taken, kept = z0, 0, []
+    for wanted in keep:
+        count = max(0, min(wanted, levels - 1) - taken)
+        z, taken = gradients.unrolled_steps(f, z, count, damping), taken + count
+        kept.append(ops.stop_gradient(z))
+    z = gradients.unrolled_steps(f, z, levels - 1 - taken, damping)
     value = f(z)
     outputs = value if damping == 0 else (1 - damping) * value + damping * z
     wide = "float64" if "float64" in str(z0.dtype) else "float32"
@@ -36,16 +45,115 @@ def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str):
         "steps": ops.zeros_like(status) + levels,
         "status": ops.where(finite, status, int(Status.NOT_FINITE)),
     }
-    return finite_samples(outputs, z0), solution
+    return finite_samples(outputs, z0), solution, kept
 
 
-def finite_samples(outputs, fallback):
+def finite_samples(outputs, fallback, status=None):
     """`outputs`, with samples that are not finite replaced and so without gradient.
 
     Args:
         outputs: (b, ...).
         fallback: of the same shape.
+        status: (b,) of a solve: samples that met values that are not finite are replaced too.
     """
     axes = tuple(range(1, len(outputs.shape)))
     finite = ops.all(ops.isfinite(outputs), axis=axes, keepdims=True)
+    if status is not None:
+        met = ops.equal(status, int(Status.NOT_FINITE))
+        finite = ops.logical_and(finite, ops.logical_not(ops.reshape(met, ops.shape(finite))))
     return ops.where(finite, outputs, ops.cast(fallback, outputs.dtype))
+
+
+def merged(first, second):
+    """What the solver says of two chunks: the worst of both, and their steps together.
+
+    Args:
+        first: a dict of `residual`, `steps` and `status`, or `None`.
+        second: another.
+    """
+    if first is None:
+        return second
+    done = ops.equal(first["status"], int(Status.CONVERGED))
+    return {
+        "residual": ops.maximum(first["residual"], second["residual"]),
+        "steps": ops.maximum(first["steps"], second["steps"]),
+        "status": ops.where(done, second["status"], first["status"]),
+    }
+
+
+def chunks(x, length, *others):
+    """Cuts nests of tensors (b, t, ...) into pieces along the time axis.
+
+    Args:
+        x: a nest of tensors, all with the same number of steps.
+        length: steps of a piece, or `None` for one piece. A number of steps that is not known when
+            the graph is made is one piece too.
+        *others: further nests, or `None`.
+
+    Returns:
+        A list of tuples (piece of x, pieces of the others).
+    """
+    steps = keras.tree.flatten(x)[0].shape[1] if length else None
+    if length is None or steps is None or steps <= length:
+        return [(x, *others)]
+
+    def piece(nest, start):
+        return keras.tree.map_structure(lambda t: t[:, start : start + length], nest)
+
+    return [
+        tuple(None if nest is None else piece(nest, start) for nest in (x, *others))
+        for start in range(0, steps, length)
+    ]
+
+
+def first_shape(shape) -> tuple:
+    """The shape of the first tensor in a nest of shapes."""
+    while isinstance(shape, dict) or not isinstance(shape[-1], int | type(None)):
+        shape = next(iter(shape.values())) if isinstance(shape, dict) else shape[0]
+    return tuple(shape)
+
+
+def first_given(*values):
+    """The first value that is not `None`."""
+    return next(value for value in values if value is not None)
+
+
+def check_options(layer) -> None:
+    """Refuses options of a `DeepEquilibrium` that are out of range."""
+    check_limits(layer.max_steps, layer.tolerance, layer.stop)
+    for limit, tolerance, names in (
+        (layer.inference_max_steps, 0, ("inference_max_steps", "tolerance", "stop")),
+        (
+            layer.backward_max_steps,
+            layer.backward_tolerance,
+            ("backward_max_steps", "backward_tolerance", "stop"),
+        ),
+        (layer.subsequence_length, 0, ("subsequence_length", "tolerance", "stop")),
+    ):
+        check_limits(first_given(limit, 1), first_given(tolerance, 0), layer.stop, names)
+    for name, least in (
+        ("phantom_steps", 1),
+        ("pretrain_steps", 0),
+        ("pretrain_levels", 1),
+        ("jacobian_weight", 0),
+        ("jacobian_probes", 1),
+    ):
+        value = getattr(layer, name)
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}.")
+    for name, inside in (
+        ("damping", 0 <= layer.damping < 1),
+        ("jacobian_frequency", 0 <= layer.jacobian_frequency <= 1),
+        ("correction_frequency", 0 <= layer.correction_frequency <= 1),
+        ("correction_decay", 0 <= layer.correction_decay <= 1),
+    ):
+        if not inside:
+            raise ValueError(
+                f"`{name}` must be between 0 and 1. Received: {name}={getattr(layer, name)}."
+            )
+    steps = layer.correction_steps
+    if any(not isinstance(step, int) or step < 1 for step in steps) or sorted(set(steps)) != steps:
+        raise ValueError(
+            "`correction_steps` must be growing positive integers. "
+            f"Received: correction_steps={steps}."
+        )

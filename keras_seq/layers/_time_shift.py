@@ -99,10 +99,3 @@ def windows(sequence, kernel_size: int, dilation: int, past=None):
         own = None if past is None or not steps else past[:, -steps:]
         views.append(delay(sequence, steps, own))
     return ops.concatenate(views, axis=-1)
-
-
-def matrix_product(sequence, kernel):
-    """`(b, t, d)` times `(d, channels)` as one product of b * t rows."""
-    shape = ops.shape(sequence)
-    rows = ops.matmul(ops.reshape(sequence, (-1, shape[2])), kernel)
-    return ops.reshape(rows, (shape[0], shape[1], ops.shape(kernel)[1]))

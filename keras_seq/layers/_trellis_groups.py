@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_levels import masked_pair, previous_hidden
 from keras_seq.layers._trellis_plan import TrellisPlan
 
@@ -40,10 +40,10 @@ class GroupProduct:
                 continue
             matrix, bias = weights[2 * g], weights[2 * g + 1]
             if g == 0:
-                pre = shift.matrix_product(past[0], matrix) + injection
+                pre = matrix_product(past[0], matrix) + injection
             else:
                 seen = ops.concatenate([past[g], below[g - 1]], axis=-1)
-                pre = shift.matrix_product(seen, matrix) + bias
+                pre = matrix_product(seen, matrix) + bias
             h, c = self.gates(pre, raw[g], cells[g])
             hidden.append(h)
             new_cells.append(c)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_plan import TrellisPlan
 
 
@@ -43,12 +44,12 @@ class DenseProduct:
         masked, masked_past = masked_pair(z, hidden_past, mask)
         if level > 0:
             seen = shift.windows(masked, plan.kernel_size, dilation, masked_past)
-            pre = shift.matrix_product(seen, kernel) + injection
+            pre = matrix_product(seen, kernel) + injection
         elif hidden_past is not None and plan.padding(level):
             # Below the first level all is zero but the past, which the first steps see.
             reach = plan.padding(level)
             seen = shift.windows(masked, plan.kernel_size, dilation, masked_past)[:, :reach]
-            head = shift.matrix_product(seen, kernel) + injection[:, :reach]
+            head = matrix_product(seen, kernel) + injection[:, :reach]
             pre = ops.concatenate([head, injection[:, reach:]], axis=1)
         else:
             pre = injection

@@ -8,7 +8,7 @@ product with the current step.
 import numpy as np
 from keras import ops
 
-from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_plan import TrellisPlan
 
 
@@ -36,7 +36,7 @@ def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mas
     past = ops.take(state["hidden"], np.array(places, "int32"), axis=1)
     seen = past if mask is None else past * mask
     seen = ops.reshape(seen, (-1, levels, taps * width))
-    from_past = shift.matrix_product(seen, kernel[: taps * width])
+    from_past = matrix_product(seen, kernel[: taps * width])
     cell_starts = _starts(plan.dilations)
     past_cells = ops.take(state["cell"], np.array(cell_starts[:-1], "int32"), axis=1)
 
@@ -49,7 +49,7 @@ def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mas
         pre = from_past[:, level : level + 1]
         pre = pre + (injections[dilation] if plan.injected[level] else bias_only)
         if level:  # below the first level all is zero
-            pre = pre + shift.matrix_product(z if mask is None else z * mask, current)
+            pre = pre + matrix_product(z if mask is None else z * mask, current)
         newest = (level + 1) * taps
         z, c = gates(pre, past[:, newest - 1 : newest], past_cells[:, level : level + 1])
         if level in plan.collected:

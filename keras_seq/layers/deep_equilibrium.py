@@ -9,9 +9,16 @@ from keras import ops
 from keras_seq import gradients, solvers
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._equilibrium import finite_samples, unrolled
-from keras_seq.solvers import Status
-from keras_seq.solvers.driver import check_limits
+from keras_seq.layers._equilibrium import (
+    check_options,
+    chunks,
+    finite_samples,
+    first_given,
+    first_shape,
+    merged,
+    unrolled,
+)
+from keras_seq.layers._solver_metrics import counted, solver_metrics, update
 
 GRADIENTS = ("implicit", "one_step", "phantom", "unrolled")
 
@@ -32,7 +39,30 @@ class DeepEquilibrium(keras.layers.Layer):
 
     - `prepare(x, training)` (optional): returns a tensor or a nest of tensors, the *context*.
       Kernels are normalised, masks drawn and inputs projected here. `iterate(z, context)` is then
-      called instead of `cell(z, x)`.
+      called instead of `cell(z, x)`, and `build(z_shape, x_shape)` makes the weights.
+    - `get_masks(batch_size)` (optional): a dict of dropout masks. They are drawn once a call of
+      this layer in training, hold for all chunks of it, and are handed on as
+      `prepare(x, training, masks=...)`; an empty dict means no dropout.
+    - `outputs(z)` and `output_units` (optional): the part of z that is the output.
+
+    **State.** A causal cell looks back from step t to earlier steps only, so a sequence can be
+    solved in pieces. A cell with state has two more methods, and `prepare` (or `call`) takes a
+    third argument:
+
+    - `get_initial_state(batch_size, kind=None)`: the state before the first step, a nest of tensors
+      (b, ...) with shapes that do not depend on the past. `kind="exact"` asks for the one that
+      makes pieces equal to the whole; a cell with others chooses for `None`, and recognises the
+      kind of a state by its structure.
+    - `next_state(z, x, initial_state)`: the state after a piece, of the structure, shapes and types
+      given, from its equilibrium z and its input x, (b, t, ...) each, t of 1 or more.
+    - `prepare(x, training, initial_state=...)`: where there is state it is always given, zeros at
+      the start. What precedes the piece (past equilibria, past inputs) goes into the context from
+      here, and stays as it is while the piece is solved.
+
+    The layer then keeps the library's contract: `call(x, initial_state=None, return_state=False,
+    training=None)` and `get_initial_state(batch_size, kind=None)`. With the exact state the
+    equilibrium of new steps, given the past ones, is that of the whole sequence to the tolerance,
+    down to one step at a time. Gradients reach the initial state, and flow from chunk to chunk.
 
     **When it does not converge**, nothing is raised: the best iterate is used. `solve` tells the
     residual, the steps and the status of each sample; in training they are metrics. A sample whose
@@ -58,6 +88,9 @@ class DeepEquilibrium(keras.layers.Layer):
         backward_tolerance: its tolerance, relative; `tolerance` if not given.
         phantom_steps: applications of the phantom gradient.
         damping: part of the old iterate that phantom and unrolled steps keep.
+        subsequence_length: solve a sequence in chunks of so many steps, in order, with the state
+            carried and gradients through it. The cell must have state. A sequence whose length is
+            not known when the graph is made is solved in one.
         pretrain_steps: for so many training steps, `pretrain_levels` applications of the cell with
             their ordinary gradient take the place of the solve. The count is a weight, so the
             switch survives saving. Evaluation before the switch is unrolled too.
@@ -66,18 +99,32 @@ class DeepEquilibrium(keras.layers.Layer):
             training.
         jacobian_frequency: probability that a training step adds it.
         jacobian_probes: random vectors of an estimate.
+        correction_steps: solver steps, counted from 1, whose iterates are supervised too: the
+            sparse fixed-point correction of Bai, Geng, Savani and Kolter, *Deep Equilibrium Optical
+            Flow Estimation* (CVPR 2022). With `return_auxiliary`, the cell is applied to each once
+            more with its gradient. `keras_seq.models.LanguageModel(auxiliary_weight=...)` adds
+            their losses.
+        correction_decay: the i-th last of these has this weight to the power i.
+        correction_frequency: probability that a training step does so.
         seed: of these vectors and of that draw.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
         x: the input of the cell: a tensor (b, ..., d) or a nest of tensors.
-        initial_guess: z to start from, such as the equilibrium of a call before; zeros if not
-            given. It carries no gradient.
+        initial_state: the state before the first step, if the cell has state; zeros if not given.
+        return_state: also return the state after the last step, as the last element.
         training: as usual.
-        return_solution: also return a dict of `residual`, `steps` and `status` (b,) each.
+        initial_guess: z to start from, such as the `equilibrium` of a call before; zeros if not
+            given. It carries no gradient.
+        masks: of `get_masks`, in place of fresh ones.
+        return_solution: also return a dict of `residual`, `steps` and `status`, (b,) each (of
+            several chunks the worst), and of the `equilibrium` z.
+        return_auxiliary: also return, right after the outputs, those of the iterates of
+            `correction_steps`, (b, m, ...).
 
     Output shape:
-        (b, ..., units): the shape of the (first) tensor of x with the last axis replaced.
+        (b, ..., units): the shape of the (first) tensor of x with the last axis replaced; with
+        `outputs` of the cell, its `output_units`.
 
     Masking: not supported.
 
@@ -114,11 +161,15 @@ class DeepEquilibrium(keras.layers.Layer):
         backward_tolerance=None,
         phantom_steps=5,
         damping=0.0,
+        subsequence_length=None,
         pretrain_steps=0,
         pretrain_levels=4,
         jacobian_weight=0.0,
         jacobian_frequency=1.0,
         jacobian_probes=1,
+        correction_steps=(),
+        correction_decay=0.8,
+        correction_frequency=1.0,
         seed=None,
         **kwargs,
     ):
@@ -140,63 +191,56 @@ class DeepEquilibrium(keras.layers.Layer):
         self.backward_tolerance = backward_tolerance
         self.phantom_steps = phantom_steps
         self.damping = damping
+        self.subsequence_length = subsequence_length
         self.pretrain_steps = pretrain_steps
         self.pretrain_levels = pretrain_levels
         self.jacobian_weight = jacobian_weight
         self.jacobian_frequency = jacobian_frequency
         self.jacobian_probes = jacobian_probes
+        self.correction_steps = list(correction_steps)
+        self.correction_decay = correction_decay
+        self.correction_frequency = correction_frequency
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._check()
-        self.solver_metrics = {
-            name: keras.metrics.Mean(name=f"{self.name}_{name}")
-            for name in ("residual", "steps", "failures")
-        }
+        check_options(self)
+        if subsequence_length is not None and not self.stateful_cell:
+            raise ValueError(
+                "`subsequence_length` needs a cell with state, to be carried from chunk to chunk. "
+                f"Received: subsequence_length={subsequence_length} and a {type(cell).__name__} "
+                "without `get_initial_state`."
+            )
+        self.solver_metrics = solver_metrics(self.name)
 
-    def _check(self):
-        check_limits(self.max_steps, self.tolerance, self.stop)
-        names = ("inference_max_steps", "tolerance", "stop")
-        check_limits(_first(self.inference_max_steps, 1), 0, self.stop, names)
-        names = ("backward_max_steps", "backward_tolerance", "stop")
-        limit, tolerance = _first(self.backward_max_steps, 1), _first(self.backward_tolerance, 0)
-        check_limits(limit, tolerance, self.stop, names)
-        for name, least in (
-            ("phantom_steps", 1),
-            ("pretrain_steps", 0),
-            ("pretrain_levels", 1),
-            ("jacobian_weight", 0),
-            ("jacobian_probes", 1),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}.")
-        for name, inside in (
-            ("damping", 0 <= self.damping < 1),
-            ("jacobian_frequency", 0 <= self.jacobian_frequency <= 1),
-        ):
-            if not inside:
-                raise ValueError(
-                    f"`{name}` must be between 0 and 1. Received: {name}={getattr(self, name)}."
-                )
+    @property
+    def stateful_cell(self) -> bool:
+        """Whether the cell has state."""
+        return hasattr(self.cell, "get_initial_state")
+
+    @property
+    def output_units(self) -> int:
+        """Width of the output, of a built layer."""
+        return self.cell.output_units if hasattr(self.cell, "outputs") else self.state_units
+
+    @property
+    def auxiliary_levels(self) -> tuple[int, ...]:
+        """The solver steps whose iterates `return_auxiliary` gives."""
+        return tuple(self.correction_steps)
+
+    @property
+    def auxiliary_scales(self) -> tuple[float, ...]:
+        """The weight of each of them in a loss, besides a common one."""
+        count = len(self.correction_steps)
+        return tuple(self.correction_decay ** (count - index) for index in range(count))
 
     def build(self, input_shape):
-        first = input_shape
-        while not isinstance(first[-1], int | type(None)):
-            first = next(iter(first.values())) if isinstance(first, dict) else first[0]
+        first = first_shape(input_shape)
         self.state_units = int(self._width(first))
         if not self.cell.built:
             shape = (*first[:-1], self.state_units)
-            z = keras.KerasTensor(shape, self.compute_dtype)
-            x = keras.tree.map_shape_structure(
-                lambda s: keras.KerasTensor(s, self.compute_dtype), input_shape
-            )
-            outputs = self.cell(z, x)
-            if tuple(getattr(outputs, "shape", ())) != shape:
-                raise ValueError(
-                    "`cell` must return a tensor of the shape of its first argument. Received: an "
-                    f"output of shape {getattr(outputs, 'shape', None)} for z of shape {shape}. "
-                    "Set `units` to the width that the cell gives."
-                )
+            if hasattr(self.cell, "prepare") and self.stateful_cell:
+                self.cell.build(shape, input_shape)
+            else:
+                self._build_by_call(shape, input_shape)
         if self.pretrain_steps:
             self.steps_taken = self.add_weight(
                 name="steps_taken",
@@ -207,35 +251,146 @@ class DeepEquilibrium(keras.layers.Layer):
                 aggregation="only_first_replica",
             )
 
-    def call(self, x, initial_guess=None, training=None, return_solution=False):
+    def _build_by_call(self, shape, input_shape):
+        z = keras.KerasTensor(shape, self.compute_dtype)
+        x = keras.tree.map_shape_structure(
+            lambda s: keras.KerasTensor(s, self.compute_dtype), input_shape
+        )
+        outputs = self.cell(z, x)
+        if tuple(getattr(outputs, "shape", ())) != shape:
+            raise ValueError(
+                "`cell` must return a tensor of the shape of its first argument. Received: an "
+                f"output of shape {getattr(outputs, 'shape', None)} for z of shape {shape}. "
+                "Set `units` to the width that the cell gives."
+            )
+
+    # State and masks
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step: the cell's.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+            kind: of the cell, such as `"exact"`; `None` for the cell's default.
+
+        Raises:
+            ValueError: if the cell has no state.
+        """
+        if not self.stateful_cell:
+            raise ValueError(
+                "The cell has no state. Give it `get_initial_state(batch_size, kind)` and "
+                f"`next_state(z, x, initial_state)`. Received: cell={self.cell!r}."
+            )
+        options = {} if kind is None else {"kind": kind}
+        return self.cell.get_initial_state(batch_size, **options)
+
+    def get_masks(self, batch_size) -> dict[str, Any]:
+        """Draws the dropout masks of one call: those of the cell, if it has `get_masks`.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+        """
+        masks = self.cell.get_masks(batch_size) if hasattr(self.cell, "get_masks") else {}
+        if self.correction_steps and self.correction_frequency < 1:
+            draw = keras.random.uniform((), seed=draw_seed(self.seed_generator))
+            masks = {**masks, "supervise": draw < self.correction_frequency}
+        return masks
+
+    # The call
+
+    def call(
+        self,
+        x,
+        initial_state=None,
+        return_state=False,
+        training=None,
+        initial_guess=None,
+        masks=None,
+        return_solution=False,
+        return_auxiliary=False,
+    ):
         x = keras.tree.map_structure(self._compute_type, x)
-        z0 = self._start(x) if initial_guess is None else self._compute_type(initial_guess)
-        f = self._function(x, training, z0)
+        state = self._state(x, initial_state, return_state)
+        if masks is None:
+            masks = self.get_masks(ops.shape(keras.tree.flatten(x)[0])[0]) if training else {}
+        if initial_guess is not None:
+            initial_guess = self._compute_type(initial_guess)
+        parts, auxiliary, solution = [], [], None
+        for piece, guess in chunks(x, self.subsequence_length, initial_guess):
+            z0 = self._start(piece) if guess is None else guess
+            f = self._function(piece, training, state, masks, None if parts else z0)
+            z, found, kept = self._solved(f, z0, training, return_auxiliary)
+            if training and self.jacobian_weight:
+                self.add_loss(self._jacobian_loss(f, z))
+            if state is not None:
+                state = self.cell.next_state(z, piece, state)
+            if return_auxiliary:
+                auxiliary.append(self._corrected(f, kept, masks.get("supervise")))
+            solution = merged(solution, found)
+            parts.append(z)
+        z = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
+        if training and self.pretrain_steps:
+            self.steps_taken.assign(ops.minimum(self.steps_taken + 1, int(self.pretrain_steps)))
+        if counted(training):
+            update(self.solver_metrics, solution, training)
+        returned = [self._outputs(z)]
+        if return_auxiliary:
+            returned.append(
+                auxiliary[0] if len(auxiliary) == 1 else ops.concatenate(auxiliary, axis=2)
+            )
+        if return_solution:
+            returned.append({"equilibrium": z, **solution})
+        if return_state:
+            returned.append(state)
+        return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _state(self, x, given, wanted):
+        """The state that a call starts from; `None` where the cell has none."""
+        if not self.stateful_cell:
+            if given is not None or wanted:
+                self.get_initial_state(1)  # says what is missing
+            return None
+        if given is None:
+            return self.get_initial_state(ops.shape(keras.tree.flatten(x)[0])[0])
+        return keras.tree.map_structure(self._compute_type, given)
+
+    def _outputs(self, z):
+        return self.cell.outputs(z) if hasattr(self.cell, "outputs") else z
+
+    def _solved(self, f, z0, training, keep):
+        """The equilibrium, or levels in the time before it; what the solver says; iterates kept."""
+        keep = self.correction_steps if keep else ()
 
         def equilibrium():
-            return self._equilibrium(f, z0, training)
+            return self._equilibrium(f, z0, training, keep)
 
         def levels():
-            return self._unrolled(f, z0, self.pretrain_levels, damping=0)
+            return unrolled(f, z0, self.pretrain_levels, 0, self.tolerance, self.stop, keep)
 
-        if self.pretrain_steps:
-            early = self.steps_taken < self.pretrain_steps
-            outputs, solution = ops.cond(early, levels, equilibrium)
-            if training:
-                self.steps_taken.assign(ops.minimum(self.steps_taken + 1, int(self.pretrain_steps)))
-        else:
-            outputs, solution = equilibrium()
-        if training:
-            self._track(solution)
-            if self.jacobian_weight:
-                self.add_loss(self._jacobian_loss(f, outputs))
-        return (outputs, solution) if return_solution else outputs
+        if not self.pretrain_steps:
+            return equilibrium()
+        return ops.cond(self.steps_taken < self.pretrain_steps, levels, equilibrium)
 
-    def solve(self, x, initial_guess=None, training=False, trace=False):
+    def _corrected(self, f, kept, wanted):
+        """Outputs (b, m, ...) of one application of the cell to each iterate that was kept."""
+
+        def applied():
+            return ops.stack([self._outputs(finite_samples(f(z), z)) for z in kept], axis=1)
+
+        if wanted is None:
+            return applied()
+        shape = ops.shape(self._outputs(kept[0]))
+        nothing = (shape[0], len(kept), *shape[1:])
+        return ops.cond(wanted, applied, lambda: ops.zeros(nothing, self.compute_dtype))
+
+    def solve(self, x, initial_state=None, initial_guess=None, training=False, trace=False):
         """Solves for the equilibrium and returns all that the solver knows, without gradients.
+
+        The whole sequence is solved at once, whatever `subsequence_length` is.
 
         Args:
             x: as in a call.
+            initial_state: as in a call.
             initial_guess: as in a call.
             training: as in a call.
             trace: also return the residuals of all steps.
@@ -243,24 +398,36 @@ class DeepEquilibrium(keras.layers.Layer):
         Returns:
             A `keras_seq.solvers.Solution`.
         """
+        f, z0 = self.function(x, initial_state, initial_guess, training)
+        limit = self._limit(training)
+        return solvers.solve(f, z0, self.solver, limit, self.tolerance, self.stop, trace)
+
+    def function(self, x, initial_state=None, initial_guess=None, training=False):
+        """The cell as a function of z alone, and the z to start from.
+
+        Args:
+            x: as in a call.
+            initial_state: as in a call.
+            initial_guess: as in a call.
+            training: as in a call.
+        """
         x = keras.tree.map_structure(self._compute_type, x)
         if not self.built:
             self.build(keras.tree.map_structure(lambda t: tuple(t.shape), x))
         z0 = self._start(x) if initial_guess is None else self._compute_type(initial_guess)
-        f = self._function(x, training)
-        limit = self._limit(training)
-        return solvers.solve(f, z0, self.solver, limit, self.tolerance, self.stop, trace)
+        return self._function(x, training, self._state(x, initial_state, False)), z0
 
-    def spectral_radius(self, x, steps=50, training=False):
+    def spectral_radius(self, x, steps=50, initial_state=None, training=False):
         """The spectral radius of ∂f/∂z at the equilibrium of each sample, (b,).
 
         Args:
             x: as in a call.
             steps: of the power iteration.
+            initial_state: as in a call.
             training: as in a call.
         """
-        z = self.solve(x, training=training).value
-        f = self._function(keras.tree.map_structure(self._compute_type, x), training)
+        z = self.solve(x, initial_state, training=training).value
+        f, _ = self.function(x, initial_state, training=training)
         return gradients.spectral_radius(f, z, steps, seed=self.seed)[0]
 
     def _compute_type(self, tensor):
@@ -273,49 +440,60 @@ class DeepEquilibrium(keras.layers.Layer):
         return ops.zeros((*ops.shape(first)[:-1], self.state_units), self.compute_dtype)
 
     def _limit(self, training):
-        return self.max_steps if training else _first(self.inference_max_steps, self.max_steps)
+        return self.max_steps if training else first_given(self.inference_max_steps, self.max_steps)
 
-    def _function(self, x, training, z0=None):
-        """The cell as a function of z alone."""
-        prepared = hasattr(self.cell, "prepare")
-        context = self.cell.prepare(x, training=training) if prepared else x
-        takes_training = "training" in inspect.signature(self.cell.call).parameters
-        options = {"training": training} if takes_training else {}
+    def _function(self, x, training, state=None, masks=None, z0=None):
+        """The cell as a function of z alone; with `z0`, its seeds move on first."""
+        cell = self.cell
+        prepared = hasattr(cell, "prepare")
+        known = inspect.signature(cell.prepare if prepared else cell.call).parameters
+        options: dict[str, Any] = {"training": training} if "training" in known else {}
+        if state is not None:
+            options["initial_state"] = state
+        if masks is not None and hasattr(cell, "get_masks"):
+            options["masks"] = masks
+        if prepared:
+            context = cell.prepare(x, **options)
+        else:  # the tensors of a call, apart from its other arguments
+            names = [name for name in ("initial_state", "masks") if name in options]
+            context = {"x": x, **{name: options.pop(name) for name in names}}
 
         def run(z, context):
-            value = self.cell.iterate(z, context) if prepared else self.cell(z, context, **options)
+            if prepared:
+                value = cell.iterate(z, context)
+            else:
+                tensors = dict(context)
+                value = cell(z, tensors.pop("x"), **tensors, **options)
             return ops.cast(value, self.compute_dtype)
 
         if training and not prepared and z0 is not None:
-            gradients.advance_state(run, self.cell, z0, context)
+            gradients.advance_state(run, cell, z0, context)
         # Under float16 the loss scale must see values that are not finite.
-        return gradients.guard_gradients(run, self.cell, context, self.compute_dtype != "float16")
+        return gradients.guard_gradients(run, cell, context, self.compute_dtype != "float16")
 
-    def _equilibrium(self, f, z0, training):
-        """The output, and what the solver says of it."""
+    def _equilibrium(self, f, z0, training, keep):
+        """f(z*), what the solver says of it, and iterates on the way."""
         limit = self._limit(training)
         if self.gradient == "unrolled":
-            return self._unrolled(f, z0, limit)
-        found = gradients.find_equilibrium(f, z0, self.solver, limit, self.tolerance, self.stop)
+            return unrolled(f, z0, limit, self.damping, self.tolerance, self.stop, keep)
+        found = gradients.find_equilibrium(
+            f, z0, self.solver, limit, self.tolerance, self.stop, keep
+        )
         z = found.value
         if self.gradient == "implicit":
             outputs = gradients.attach_implicit_gradient(
                 f,
                 z,
-                _first(self.backward_solver, self.solver),
-                _first(self.backward_max_steps, self.max_steps),
-                _first(self.backward_tolerance, self.tolerance),
+                first_given(self.backward_solver, self.solver),
+                first_given(self.backward_max_steps, self.max_steps),
+                first_given(self.backward_tolerance, self.tolerance),
             )
         elif self.gradient == "one_step":
             outputs = gradients.phantom_steps(f, z)
         else:
             outputs = gradients.phantom_steps(f, z, self.phantom_steps, self.damping)
         solution = {"residual": found.residual, "steps": found.steps, "status": found.status}
-        return finite_samples(outputs, z), solution
-
-    def _unrolled(self, f, z0, levels, damping=None):
-        damping = self.damping if damping is None else damping
-        return unrolled(f, z0, levels, damping, self.tolerance, self.stop)
+        return finite_samples(outputs, z, found.status), solution, list(found.kept)
 
     def _jacobian_loss(self, f, outputs):
         z = ops.stop_gradient(outputs)
@@ -331,25 +509,15 @@ class DeepEquilibrium(keras.layers.Layer):
         wide = "float64" if self.compute_dtype == "float64" else "float32"
         return ops.cond(draw < self.jacobian_frequency, measured, lambda: ops.zeros((), wide))
 
-    def _track(self, solution):
-        """Means over samples, as metrics of the model; nothing leaves the device for them."""
-        finite = ops.isfinite(solution["residual"])
-        residual = ops.where(finite, solution["residual"], 0)
-        self.solver_metrics["residual"].update_state(residual, ops.cast(finite, "float32"))
-        self.solver_metrics["steps"].update_state(solution["steps"])
-        failed = ops.not_equal(solution["status"], int(Status.CONVERGED))
-        self.solver_metrics["failures"].update_state(ops.cast(failed, "float32"))
-
     def compute_output_shape(self, input_shape):
-        first = input_shape
-        while not isinstance(first[-1], int | type(None)):
-            first = next(iter(first.values())) if isinstance(first, dict) else first[0]
-        return (*first[:-1], self._width(first))
+        first = first_shape(input_shape)
+        width = self.cell.output_units if hasattr(self.cell, "outputs") else self._width(first)
+        return (*first[:-1], width)
 
     def _width(self, shape):
         """The width of z, for the shape of x."""
         of_cell = (getattr(self.cell, name, None) for name in ("state_units", "units"))
-        return _first(self.units, *of_cell, shape[-1])
+        return first_given(self.units, *of_cell, shape[-1])
 
     def get_config(self):
         backward = self.backward_solver
@@ -369,11 +537,15 @@ class DeepEquilibrium(keras.layers.Layer):
             "backward_tolerance": self.backward_tolerance,
             "phantom_steps": self.phantom_steps,
             "damping": self.damping,
+            "subsequence_length": self.subsequence_length,
             "pretrain_steps": self.pretrain_steps,
             "pretrain_levels": self.pretrain_levels,
             "jacobian_weight": self.jacobian_weight,
             "jacobian_frequency": self.jacobian_frequency,
             "jacobian_probes": self.jacobian_probes,
+            "correction_steps": self.correction_steps,
+            "correction_decay": self.correction_decay,
+            "correction_frequency": self.correction_frequency,
             "seed": self.seed,
         }
 
@@ -382,8 +554,3 @@ class DeepEquilibrium(keras.layers.Layer):
         config = dict(config)
         config["cell"] = keras.saving.deserialize_keras_object(config["cell"])
         return cls(**config)
-
-
-def _first(*values):
-    """The first value that is given."""
-    return next(value for value in values if value is not None)

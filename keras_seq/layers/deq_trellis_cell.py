@@ -5,21 +5,31 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers._arguments import check_choice
+from keras_seq.layers.variational_dropout import check_rate
+from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
+
+STATE_KINDS = ("exact", "history")
 
 
 @export("keras_seq.layers.DEQTrellisCell")
 class DEQTrellisCell(keras.layers.Layer):
     """One level of a trellis network, as the cell of a `DeepEquilibrium`.
 
-    Bai, Kolter and Koltun, *Deep Equilibrium Models* (NeurIPS 2019), section 3.2. The state
+    Bai, Kolter and Koltun, *Deep Equilibrium Models* (NeurIPS 2019), section 3.2. The value
     z = [h, c] holds the hidden and the cell sequence:
 
         pre = W_z * h + W_x * x,    c' = f c₋₁ + i g,    h' = o tanh(c')
 
     with the gates i, o, g, f of `pre`, causal convolutions `*` with a bias each, and c₋₁ the cell
-    one step in the past. The injected input W_x * x, the normalised kernels and the dropout mask
-    are made once a call. The state before the first step pads h and c.
+    one step in the past. The injected input W_x * x, the normalised kernels and the dropout masks
+    are made once a call.
+
+    **State.** The *exact* state holds the last k-1 steps of h and of x, and the last one of c:
+    chunks, down to single steps, then equal the whole sequence to the solver's tolerance. The
+    *history* is the paper's: the last h and c, which stand for every earlier step; x is padded with
+    zeros at the beginning of every chunk.
 
     Args:
         units: hidden channels that are not output.
@@ -28,28 +38,33 @@ class DEQTrellisCell(keras.layers.Layer):
         weight_normalization: normalise each output channel of both kernels.
         hidden_dropout: rate of one mask (b, 1, units + output_units) a call on h before the
             convolution.
+        weight_dropout: rate at which elements of the hidden kernel are dropped, one mask a call,
+            before it is normalised.
+        temporal_weight_dropout: drop only in the taps of past steps.
+        state: the kind of state used where none is given, `"exact"` or `"history"`.
         kernel_initializer: of both kernels; a normal distribution of deviation 0.01 by default.
         bias_initializer: of both biases; the same default.
-        seed: of the dropout mask.
+        seed: of the dropout masks.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
         z: (b, t, 2 (units + output_units)).
-        x: (b, t, d), or a list of that and the state before the first step,
-            (b, 2 (units + output_units)).
-        training: whether to draw the mask.
+        x: (b, t, d).
+        training: whether to draw masks.
+        initial_state: the state before the first step; zeros if not given.
 
     Output shape:
-        The shape of z. `outputs` takes the output channels of an equilibrium, `get_state` the state
-        for the next segment.
+        The shape of z. `outputs` takes the output channels of an equilibrium.
 
     Example:
 
     >>> cell = keras_seq.layers.DEQTrellisCell(4, 3)
-    >>> layer = keras_seq.layers.DeepEquilibrium(cell)
-    >>> z = layer(ops.ones((2, 6, 5)))
-    >>> tuple(z.shape), tuple(cell.outputs(z).shape), tuple(cell.get_state(z).shape)
-    ((2, 6, 14), (2, 6, 3), (2, 14))
+    >>> layer = keras_seq.layers.DeepEquilibrium(cell, tolerance=1e-5)
+    >>> x = ops.ones((2, 6, 5))
+    >>> first, state = layer(x[:, :4], return_state=True)
+    >>> rest = layer(x[:, 4:], initial_state=state)
+    >>> bool(np.allclose(rest, layer(x)[:, 4:], atol=1e-4))
+    True
     """
 
     def __init__(
@@ -59,6 +74,9 @@ class DEQTrellisCell(keras.layers.Layer):
         kernel_size=2,
         weight_normalization=False,
         hidden_dropout=0.0,
+        weight_dropout=0.0,
+        temporal_weight_dropout=True,
+        state="exact",
         kernel_initializer=None,
         bias_initializer=None,
         seed=None,
@@ -72,15 +90,17 @@ class DEQTrellisCell(keras.layers.Layer):
         ):
             if value < least:
                 raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}.")
-        if not 0 <= hidden_dropout < 1:
-            raise ValueError(
-                f"`hidden_dropout` must be in [0, 1). Received: hidden_dropout={hidden_dropout}."
-            )
+        check_choice("state", state, STATE_KINDS)
+        check_rate(hidden_dropout, "hidden_dropout")
+        check_rate(weight_dropout, "weight_dropout")
         self.units = units
         self.output_units = output_units
         self.kernel_size = kernel_size
         self.weight_normalization = weight_normalization
         self.hidden_dropout = hidden_dropout
+        self.weight_dropout = weight_dropout
+        self.temporal_weight_dropout = temporal_weight_dropout
+        self.state = state
         small = keras.initializers.RandomNormal(stddev=0.01)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or small)
         self.bias_initializer = keras.initializers.get(bias_initializer or small.clone())
@@ -98,9 +118,8 @@ class DEQTrellisCell(keras.layers.Layer):
         return 2 * self.width
 
     def build(self, z_shape, x_shape):
-        features = x_shape[-1] if isinstance(x_shape[-1], int) else x_shape[0][-1]
         self.kernel_hidden, self.bias_hidden, self.gain_hidden = self._weights("hidden", self.width)
-        self.kernel_input, self.bias_input, self.gain_input = self._weights("input", features)
+        self.kernel_input, self.bias_input, self.gain_input = self._weights("input", x_shape[-1])
 
     def _weights(self, name, features):
         channels = 4 * self.width
@@ -126,68 +145,154 @@ class DEQTrellisCell(keras.layers.Layer):
             )
         return kernel, bias, gain
 
-    def prepare(self, x, training=None):
-        """What stays the same in all steps of a solve: injected input, kernel, masks, padding."""
-        x, state = x if isinstance(x, list | tuple) else (x, None)
-        batch = ops.shape(x)[0]
-        if state is None:
-            state = ops.zeros((batch, self.state_units), self.compute_dtype)
-        padding = ops.zeros((batch, self.kernel_size - 1, x.shape[-1]), x.dtype)
-        injected = self._convolve(
-            ops.concatenate([padding, x], axis=1), self._kernel("input"), ops.shape(x)[1]
-        )
-        bias = ops.convert_to_tensor(self.bias_input) + ops.convert_to_tensor(self.bias_hidden)
-        context = {
-            "injected": injected + ops.cast(bias, self.compute_dtype),
-            "kernel": self._kernel("hidden"),
-            "state": ops.cast(state, self.compute_dtype),
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step: zeros.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+            kind: `"exact"`, `"history"`, or `None` for the cell's `state`.
+
+        Returns:
+            A dict of `hidden` (b, k-1, w), `cell` (b, w) and `input` (b, k-1, d), or a list of the
+            last hidden and cell vector, (b, w) each, with w the width.
+        """
+        kind = check_choice("kind", self.state if kind is None else kind, STATE_KINDS)
+        if kind == "history":
+            return [self._zeros(batch_size, self.width) for _ in range(2)]
+        if not self.built:
+            raise ValueError(
+                "The exact state holds past inputs, so the cell must be built first. "
+                "Call or build the layer before `get_initial_state`."
+            )
+        past = self.kernel_size - 1
+        return {
+            "hidden": self._zeros(batch_size, past, self.width),
+            "cell": self._zeros(batch_size, self.width),
+            "input": self._zeros(batch_size, past, int(self.kernel_input.shape[1])),
         }
-        if training and self.hidden_dropout:
-            context["mask"] = bernoulli_mask(
-                (batch, 1, self.width),
+
+    def _zeros(self, *shape):
+        return ops.zeros(shape, self.compute_dtype)
+
+    def next_state(self, z, x, initial_state):
+        """The state after a chunk, of the kind of `initial_state`.
+
+        Args:
+            z: (b, t, 2 w) equilibrium.
+            x: (b, t, d) input.
+            initial_state: the state before the chunk.
+        """
+        h, c = ops.split(z, 2, axis=-1)
+        if not isinstance(initial_state, dict):
+            return [h[:, -1], c[:, -1]]
+        past = self.kernel_size - 1
+
+        def last(before, now):
+            joined = ops.concatenate([before, ops.cast(now, before.dtype)], axis=1)
+            return joined[:, ops.shape(joined)[1] - past :]
+
+        return {
+            "hidden": last(initial_state["hidden"], h),
+            "cell": c[:, -1],
+            "input": last(initial_state["input"], x),
+        }
+
+    def get_masks(self, batch_size) -> dict:
+        """Draws the dropout masks of one call.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+
+        Returns:
+            A dict of `hidden` (b, 1, w) and `weight` (m, w, 4 w), where their rates are not zero.
+        """
+        masks = {}
+        if self.hidden_dropout:
+            masks["hidden"] = bernoulli_mask(
+                (batch_size, 1, self.width),
                 self.hidden_dropout,
                 draw_seed(self.seed_generator),
                 self.compute_dtype,
             )
+        if self.weight_dropout:
+            masks["weight"] = weight_drop_mask(
+                self.kernel_hidden.shape,
+                self.weight_dropout,
+                draw_seed(self.seed_generator),
+                self.temporal_weight_dropout,
+            )
+        return masks
+
+    def prepare(self, x, training=None, initial_state=None, masks=None):
+        """What stays the same in all steps of a solve: injected input, kernel, masks, past.
+
+        Args:
+            x: (b, t, d).
+            training: whether to draw masks where none are given.
+            initial_state: the state before the first step; zeros if not given.
+            masks: of `get_masks`.
+        """
+        batch = ops.shape(x)[0]
+        if masks is None:
+            masks = self.get_masks(batch) if training else {}
+        past = self.kernel_size - 1
+        inputs = self._zeros(batch, past, x.shape[-1])
+        if initial_state is None:
+            hidden, cell = self._zeros(batch, past, self.width), self._zeros(batch, self.width)
+        elif isinstance(initial_state, dict):
+            hidden, cell, inputs = (initial_state[name] for name in ("hidden", "cell", "input"))
+        else:
+            hidden, cell = initial_state
+            hidden = ops.repeat(hidden[:, None], past, axis=1)
+        x = ops.concatenate([ops.cast(inputs, x.dtype), x], axis=1)
+        injected = self._convolve(x, self._kernel("input"))
+        bias = ops.convert_to_tensor(self.bias_input) + ops.convert_to_tensor(self.bias_hidden)
+        context = {
+            "injected": injected + ops.cast(bias, self.compute_dtype),
+            "kernel": self._kernel("hidden", masks.get("weight")),
+            "hidden": ops.cast(hidden, self.compute_dtype),
+            "cell": ops.cast(cell, self.compute_dtype)[:, None],
+        }
+        if "hidden" in masks:
+            context["mask"] = ops.cast(masks["hidden"], self.compute_dtype)
         return context
 
-    def _kernel(self, name):
+    def _kernel(self, name, mask=None):
         """A kernel as one matrix (k d, 4 width)."""
         kernel = ops.convert_to_tensor(getattr(self, f"kernel_{name}"))
+        if mask is not None:
+            kernel = weight_drop(kernel, mask)
         if self.weight_normalization:
             gain = ops.convert_to_tensor(getattr(self, f"gain_{name}"))
             kernel = weight_normalize(kernel, gain)
         kernel = ops.reshape(kernel, (-1, 4 * self.width))
         return ops.cast(kernel, self.compute_dtype)
 
-    def _convolve(self, padded, kernel, steps):
+    def _convolve(self, padded, kernel):
+        """(b, k-1 + t, d) to (b, t, 4 width), as one product over all taps."""
+        steps = ops.shape(padded)[1] - (self.kernel_size - 1)
         taps = [padded[:, tap : tap + steps] for tap in range(self.kernel_size)]
         return ops.matmul(ops.concatenate(taps, axis=-1), kernel)
 
     def iterate(self, z, context):
         """One application of f."""
         h, c = ops.split(z, 2, axis=-1)
-        h0, c0 = ops.split(context["state"][:, None], 2, axis=-1)
-        hidden = ops.concatenate([h0] * (self.kernel_size - 1) + [h], axis=1)
+        hidden = ops.concatenate([context["hidden"], h], axis=1)
         if "mask" in context:
             hidden = hidden * context["mask"]
-        pre = self._convolve(hidden, context["kernel"], ops.shape(z)[1]) + context["injected"]
+        pre = self._convolve(hidden, context["kernel"]) + context["injected"]
         i, o, g, f = ops.split(pre, 4, axis=-1)
-        past = ops.concatenate([c0, c[:, :-1]], axis=1)
+        past = ops.concatenate([context["cell"], c[:, :-1]], axis=1)
         c = ops.sigmoid(f) * past + ops.sigmoid(i) * ops.tanh(g)
         h = ops.sigmoid(o) * ops.tanh(c)
         return ops.concatenate([h, c], axis=-1)
 
-    def call(self, z, x, training=None):
-        return self.iterate(z, self.prepare(x, training))
+    def call(self, z, x, training=None, initial_state=None):
+        return self.iterate(z, self.prepare(x, training, initial_state))
 
     def outputs(self, z):
         """The output channels of a state, (b, t, output_units)."""
         return z[..., self.units : self.width]
-
-    def get_state(self, z):
-        """The state after the last step, (b, 2 (units + output_units))."""
-        return z[:, -1]
 
     def compute_output_shape(self, z_shape, x_shape):
         return z_shape
@@ -200,6 +305,9 @@ class DEQTrellisCell(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "weight_normalization": self.weight_normalization,
             "hidden_dropout": self.hidden_dropout,
+            "weight_dropout": self.weight_dropout,
+            "temporal_weight_dropout": self.temporal_weight_dropout,
+            "state": self.state,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "seed": self.seed,

@@ -1,10 +1,10 @@
 """The position-wise feed-forward network of a transformer."""
 
 import keras
-from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._seeded_dropout import seeded_dropout
 from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
@@ -20,7 +20,8 @@ class FeedForward(keras.layers.Layer):
         inner_units: width of the inner layer; `None` for 4 d.
         activation: f.
         dropout: rate of the dropout after f.
-        kernel_initializer: of both kernels; by default uniform within ± 1 / √fan-in, as the biases.
+        kernel_initializer: of both kernels; by default uniform within ± 1 / √fan-in.
+        bias_initializer: of both biases; by default as the kernels.
         seed: of the dropout.
         **kwargs: of `keras.layers.Layer`.
 
@@ -48,6 +49,7 @@ class FeedForward(keras.layers.Layer):
         activation="relu",
         dropout=0.0,
         kernel_initializer=None,
+        bias_initializer=None,
         seed=None,
         **kwargs,
     ):
@@ -60,6 +62,7 @@ class FeedForward(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.dropout = check_rate(dropout, "dropout")
         self.kernel_initializer = fan_in_uniform(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
@@ -76,7 +79,8 @@ class FeedForward(keras.layers.Layer):
             bias = self.add_weight(
                 name=f"{name}_bias",
                 shape=(columns,),
-                initializer=keras.initializers.RandomUniform(-limit, limit),
+                initializer=self.bias_initializer
+                or keras.initializers.RandomUniform(-limit, limit),
             )
             return kernel, bias
 
@@ -86,9 +90,9 @@ class FeedForward(keras.layers.Layer):
     def call(self, x, training=None, dropout_seed=None):
         if dropout_seed is None and training and self.dropout:
             dropout_seed = draw_seed(self.seed_generator).value
-        inner = self.activation(ops.matmul(x, self.inner_kernel) + self.inner_bias)
+        inner = self.activation(matrix_product(x, self.inner_kernel) + self.inner_bias)
         inner = seeded_dropout(inner, self.dropout, dropout_seed)
-        return ops.matmul(inner, self.output_kernel) + self.output_bias
+        return matrix_product(inner, self.output_kernel) + self.output_bias
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -100,5 +104,6 @@ class FeedForward(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "seed": self.seed,
         }

@@ -7,7 +7,9 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.layers._local_rnn_cells import BLOCKS, STEPS, projection_bias
+from keras_seq.layers._products import matrix_product
+from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
+from keras_seq.layers._windowed_recurrence import windowed_recurrence
 
 
 @export("keras_seq.layers.LocalRNN")
@@ -43,7 +45,8 @@ class LocalRNN(keras.layers.Layer):
         x: (b, t, d).
         initial_state: a state from `get_initial_state` or an earlier call; `None` for zeros.
         return_state: also return the state after the last step.
-        training: handed to a cell object.
+        training: handed to a cell object. A named cell in training uses a gradient written by hand,
+            which cannot be differentiated again.
         mask: (b, t); masked inputs are read as zero vectors.
 
     Output shape:
@@ -137,23 +140,23 @@ class LocalRNN(keras.layers.Layer):
         else:
             padded = ops.concatenate([ops.cast(initial_state, x.dtype), x], axis=1)
         if isinstance(self.cell, str):
-            outputs = self._run(padded, length)
+            outputs = self._run(padded, length, training)
         else:
             outputs = self._run_cell(padded, length, training)
         return (outputs, padded[:, length:]) if return_state else outputs
 
-    def _run(self, padded, length):
+    def _run(self, padded, length, training):
         """All windows at once; step j reads the projected inputs shifted by j."""
-        step = STEPS[self.cell]
         kernel, recurrent_kernel, bias, recurrent_bias = (
             ops.convert_to_tensor(weight)
             for weight in (self.kernel, self.recurrent_kernel, self.bias, self.recurrent_bias)
         )
-        projected = ops.matmul(padded, kernel) + projection_bias(self.cell, bias, recurrent_bias)
-        state: Any = None
-        for j in range(self.window):
-            state = step(projected[:, j : j + length], state, recurrent_kernel, recurrent_bias)
-        return state[0]
+        projected = matrix_product(padded, kernel)
+        projected = projected + projection_bias(self.cell, bias, recurrent_bias)
+        inner_bias = recurrent_bias[2 * self.units :] if self.cell == "gru" else None
+        return windowed_recurrence(
+            self.cell, projected, recurrent_kernel, inner_bias, self.window, length, bool(training)
+        )
 
     def _run_cell(self, padded, length, training):
         """The same with a cell object, which sees every position as a row of its batch."""

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._seeded_dropout import seeded_dropout
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
@@ -149,7 +150,7 @@ class SelfAttention(keras.layers.Layer):
             self._check_causal()
         if dropout_seed is None and training and self.dropout:
             dropout_seed = draw_seed(self.seed_generator).value
-        query, key, value = ops.split(ops.matmul(x, self.kernel) + self.bias, 3, axis=-1)
+        query, key, value = ops.split(matrix_product(x, self.kernel) + self.bias, 3, axis=-1)
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
         valid = None if mask is None else ops.cast(mask, self.compute_dtype)
         if initial_state is not None:
@@ -159,16 +160,9 @@ class SelfAttention(keras.layers.Layer):
             value = ops.concatenate([given["values"], value], axis=1)
             valid = ops.concatenate([given["valid"], now], axis=1)
 
-        bias = self._bias(length, ops.shape(key)[1], valid)
-        parts = (self._split(query), self._split(key), self._split(value))
-        scale = (self.features // self.heads) ** -0.5
-        probabilities = None
-        if return_probabilities or (dropout_seed is not None and self.dropout):
-            pooled, probabilities = self._attend(*parts, bias, scale, dropout_seed)
-        else:
-            pooled = ops.dot_product_attention(*parts, bias=bias, scale=scale)
-        pooled = ops.reshape(pooled, (-1, length, self.features))
-        results = [ops.matmul(pooled, self.output_kernel) + self.output_bias]
+        seen = self._seen(length, ops.shape(key)[1], valid)
+        pooled, probabilities = self._attend(query, key, value, seen, dropout_seed)
+        results = [matrix_product(pooled, self.output_kernel) + self.output_bias]
         if return_probabilities:
             results.append(probabilities)
         if return_state:
@@ -176,14 +170,12 @@ class SelfAttention(keras.layers.Layer):
         return results[0] if len(results) == 1 else tuple(results)
 
     def _split(self, tensor):
+        """From (b, t, d) to (b, h, t, d / h)."""
         shape = (-1, ops.shape(tensor)[1], self.heads, self.features // self.heads)
-        return ops.reshape(tensor, shape)
+        return ops.transpose(ops.reshape(tensor, shape), (0, 2, 1, 3))
 
-    def _bias(self, length, total, valid):
-        """What is added to the logits: 0 where a step is seen, a large negative number elsewhere.
-
-        Of shape (1 or b, 1, t, m + t); `None` where every step sees all.
-        """
+    def _seen(self, length, total, valid):
+        """Which keys each query sees, (1 or b, 1, t, m + t); `None` where it sees all."""
         seen = None
         if self.causal:
             rows = ops.expand_dims(ops.arange(length), 1) + (total - length)
@@ -195,20 +187,26 @@ class SelfAttention(keras.layers.Layer):
         if valid is not None:
             real = (valid > 0)[:, None, None, :]
             seen = real if seen is None else ops.logical_and(seen, real)
-        if seen is None:
-            return None
-        far = -3e4 if self.compute_dtype == "float16" else -1e9
-        return ops.cast(ops.where(seen, 0.0, far), self.compute_dtype)
+        return seen
 
-    def _attend(self, query, key, value, bias, scale, seed):
-        """The attention written out, for dropout and for who wants the probabilities."""
+    def _attend(self, query, key, value, seen, seed):
+        """Attention of (b, t, d) queries over (b, s, d) keys: what it pools, and how.
+
+        Returns:
+            (b, t, d), and the probabilities (b, h, t, s) before dropout.
+        """
         wide = "float64" if self.compute_dtype == "float64" else "float32"
-        logits = ops.cast(ops.einsum("bthk,bshk->bhts", query, key), wide) * scale
-        if bias is not None:
-            logits = logits + ops.cast(bias, wide)
+        query, key, value = (self._split(part) for part in (query, key, value))
+        query = query * (self.features // self.heads) ** -0.5
+        logits = ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), wide)
+        if seen is not None:
+            # A choice, not a sum: TensorFlow on CPUs merges a scaled product and a sum into one
+            # operation that is hundreds of times slower.
+            logits = ops.where(seen, logits, ops.cast(-1e9, wide))
         probabilities = ops.cast(ops.softmax(logits), self.compute_dtype)
-        dropped = seeded_dropout(probabilities, self.dropout, seed)
-        return ops.einsum("bhts,bshk->bthk", dropped, value), probabilities
+        pooled = ops.matmul(seeded_dropout(probabilities, self.dropout, seed), value)
+        pooled = ops.transpose(pooled, (0, 2, 1, 3))
+        return ops.reshape(pooled, (-1, ops.shape(pooled)[1], self.features)), probabilities
 
     def _state(self, key, value, valid):
         if valid is None:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_seq.layers._products import matrix_product
+
 
 class SoftmaxHead(keras.layers.Layer):
     """Abstract output layer over a vocabulary; it owns both the probabilities and the loss.
@@ -102,7 +104,7 @@ class SoftmaxHead(keras.layers.Layer):
 
     def _affine(self, x, weight, bias=None):
         """`x weight^T + bias` in the compute type, for a weight of shape (outputs, inputs)."""
-        x = ops.matmul(x, ops.transpose(self._cast(weight)))
+        x = matrix_product(x, ops.transpose(self._cast(weight)))
         return x if bias is None else x + self._cast(bias)
 
 

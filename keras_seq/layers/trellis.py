@@ -9,6 +9,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_fused import run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
 from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
@@ -480,7 +481,7 @@ class TrellisNet(keras.layers.Layer):
                 seen = shift.windows(x, self.kernel_size, dilation, own)
             else:  # the current step alone
                 seen = x
-            injections[dilation] = shift.matrix_product(seen, kernel) + bias
+            injections[dilation] = matrix_product(seen, kernel) + bias
         return injections
 
     def compute_output_shape(self, input_shape):

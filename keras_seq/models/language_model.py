@@ -9,7 +9,7 @@ from keras_seq import metrics as seq_metrics
 from keras_seq._export import export
 from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
 from keras_seq.losses import activation_regularization, temporal_activation_regularization
-from keras_seq.models.sequence_model import LossTerms, SequenceModel
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 
 
 class Features(NamedTuple):
@@ -198,6 +198,7 @@ class LanguageModel(SequenceModel):
             kind: `"exact"` for the state with which chunks equal the full pass; `None` for the
                 core's default.
         """
+        self.build()  # a state may have the width of past inputs
         if kind is None:
             return self.core.get_initial_state(batch_size)
         return self.core.get_initial_state(batch_size, kind=kind)
@@ -330,8 +331,12 @@ class LanguageModel(SequenceModel):
             auxiliary = features.auxiliary[:, :, start:]
             repeated = ops.repeat(targets[:, None], ops.shape(auxiliary)[1], axis=1)
             head_masks = masks.get("auxiliary_head", {})
-            levels = self._head_nll(auxiliary, repeated, training, head_masks)
-            objective = nll + self.auxiliary_weight * ops.sum(levels, axis=1)
+            objective = nll + self.auxiliary_weight * auxiliary_loss(
+                self.core,
+                masks.get("core"),
+                lambda: self._head_nll(auxiliary, repeated, training, head_masks),
+                nll,
+            )
         if training:
             penalty = activation_regularization(
                 outputs, self.activation_regularization

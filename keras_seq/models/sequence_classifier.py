@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
-from keras_seq.models.sequence_model import LossTerms, SequenceModel
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 
 
 class SequenceReader(SequenceModel):
@@ -150,8 +150,15 @@ class SequenceReader(SequenceModel):
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
         supervised = bool(training and self.auxiliary_weight)
+        masks = None
+        if supervised and hasattr(self.core, "get_masks"):
+            masks = self.core.get_masks(ops.shape(x)[0])
         result = self(
-            x, initial_state=initial_state, training=training, return_auxiliary=supervised
+            x,
+            initial_state=initial_state,
+            training=training,
+            return_auxiliary=supervised,
+            masks=masks,
         )
         predictions = result[0] if supervised else result
         losses = self.element_losses(y, predictions)
@@ -159,8 +166,9 @@ class SequenceReader(SequenceModel):
         if supervised:
             auxiliary = result[1]
             repeated = ops.repeat(y[:, None], ops.shape(auxiliary)[1], axis=1)
-            levels = self.element_losses(repeated, auxiliary)
-            objective = losses + self.auxiliary_weight * ops.sum(levels, axis=1)
+            objective = losses + self.auxiliary_weight * auxiliary_loss(
+                self.core, masks, lambda: self.element_losses(repeated, auxiliary), losses
+            )
         weights = None
         if sample_weight is not None:
             weights = ops.cast(sample_weight, losses.dtype)

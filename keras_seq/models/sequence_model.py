@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq import _backend
+from keras_seq.layers import _solver_metrics
 from keras_seq.models.carried_state import CarriedState
 
 
@@ -29,6 +30,28 @@ class LossTerms(NamedTuple):
     predictions: Any
     targets: Any
     state: Any
+
+
+def auxiliary_loss(core, masks, losses_of_levels, like):
+    """The losses of a core's auxiliary outputs, summed.
+
+    Args:
+        core: the core. `auxiliary_scales`, if it has them, weigh its levels.
+        masks: the masks of the call. An entry `supervise` says whether this step has such losses.
+        losses_of_levels: a function that gives the losses (b, m, ...) of m levels.
+        like: (b, ...) losses of the main output.
+    """
+
+    def summed():
+        levels = losses_of_levels()
+        scales = getattr(core, "auxiliary_scales", None)
+        if scales is not None:
+            shape = (len(scales), *(1 for _ in levels.shape[2:]))
+            levels = levels * ops.reshape(ops.convert_to_tensor(scales, levels.dtype), shape)
+        return ops.sum(levels, axis=1)
+
+    wanted = (masks or {}).get("supervise")
+    return summed() if wanted is None else ops.cond(wanted, summed, lambda: ops.zeros_like(like))
 
 
 class SequenceModel(keras.Model):
@@ -98,7 +121,8 @@ class SequenceModel(keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        loss, total_weight, terms = self._loss(x, y, sample_weight, "test", training=False)
+        with _solver_metrics.evaluation():
+            loss, total_weight, terms = self._loss(x, y, sample_weight, "test", training=False)
         return self._report(loss, total_weight, terms)
 
     def _loss(self, x, y, sample_weight, phase: str, training: bool):
@@ -130,7 +154,12 @@ class SequenceModel(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         compiled = [] if self._compile_metrics is None else [self._compile_metrics]
-        return [self._loss_mean, *self.own_metrics(), *compiled]
+        inner = [
+            metric
+            for layer in self._flatten_layers(include_self=False)
+            for metric in getattr(layer, "solver_metrics", {}).values()
+        ]
+        return [self._loss_mean, *self.own_metrics(), *inner, *compiled]
 
     @property
     def wants_predictions(self) -> bool:

@@ -12,6 +12,7 @@ from keras_seq.optimizers.optimizers import Lamb as Lamb
 from keras_seq.optimizers.optimizers import Lion as Lion
 from keras_seq.optimizers.optimizers import Nadam as Nadam
 from keras_seq.optimizers.optimizers import RMSprop as RMSprop
+from keras_seq.optimizers.radam import RAdam as RAdam
 
 __all__ = [
     "NTASGD",
@@ -25,5 +26,6 @@ __all__ = [
     "Lion",
     "Nadam",
     "NonMonotoneTrigger",
+    "RAdam",
     "RMSprop",
 ]

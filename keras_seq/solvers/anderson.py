@@ -47,10 +47,10 @@ class Anderson(Solver):
     def init(self, z, max_steps):
         batch, size = ops.shape(z)
         slots = max(1, min(self.memory, max_steps - 1))
-        directions = ops.zeros((batch, slots, size), z.dtype)
+        shape = (batch, slots, size)
         return (
-            directions,  # ΔZ + β ΔG
-            ops.zeros_like(directions),  # ΔG
+            empty_buffer(z, shape),  # ΔZ + β ΔG
+            empty_buffer(z, shape),  # ΔG
             ops.zeros((batch, slots, slots), z.dtype),  # ΔGᵀ ΔG
             ops.zeros_like(z),
             ops.zeros_like(z),
@@ -81,6 +81,17 @@ class Anderson(Solver):
 
     def get_config(self):
         return {"memory": self.memory, "ridge": self.ridge, "mixing": self.mixing}
+
+
+def empty_buffer(z, shape):
+    """Zeros. A graph keeps constants, so a constant would lie beside the buffer all the time.
+
+    Args:
+        z: (b, n), whose type it has.
+        shape: of the buffer.
+    """
+    zero = ops.cast(ops.isnan(ops.sum(z[:, 0])), z.dtype) * 0
+    return ops.broadcast_to(zero, shape)
 
 
 def write(buffer, row, slot):

@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.solvers.anderson import write
+from keras_seq.solvers.anderson import empty_buffer, write
 from keras_seq.solvers.solver import Solver
 
 _ARMIJO = 1e-4  # the part of the expected decrease that a step must give
@@ -54,7 +54,7 @@ class Broyden(Solver):
         slots = max(1, min(self.memory, max_steps - 1))  # the last step needs no pair of its own
         wraps = slots < max_steps - 1
         state = {
-            "pairs": ops.zeros((2 * batch, slots, size), z.dtype),  # all v, then all u
+            "pairs": empty_buffer(z, (2 * batch, slots, size)),  # all v, then all u
             "dz": ops.zeros_like(z),
         }
         if wraps:
@@ -80,7 +80,8 @@ class Broyden(Solver):
         # Δz - H Δg, where H g before the step was -Δz / scale, less what the dropped pair gave.
         difference = -hg
         if "dots" in state:
-            old = ops.take(pairs[batch:], slot, axis=1)
+            flat = ops.reshape(pairs, (2 * batch * slots, -1))
+            old = ops.take(flat, (batch + ops.arange(batch)) * slots + slot, axis=0)
             difference = difference - old * ops.sum(state["dots"] * place, axis=1, keepdims=True)
         if "scale" in state:
             difference = difference + dz * (1 - 1 / state["scale"])

@@ -3,7 +3,7 @@
 import enum
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from keras import ops
@@ -58,6 +58,8 @@ class Solution(NamedTuple):
         evaluations: scalar int32, how often f was evaluated.
         trace: (b, max_steps + 1) the residual before each step and after the last, filled up with
             the final one; or `None`.
+        kept: a list of the iterates (b, ...) after the steps that `keep` names, in the shape and
+            type of `z0`; the final one where a sample stopped before.
     """
 
     value: Any
@@ -66,6 +68,7 @@ class Solution(NamedTuple):
     status: Any
     evaluations: Any
     trace: Any = None
+    kept: Any = ()
 
 
 def solve(
@@ -76,6 +79,7 @@ def solve(
     tolerance: float = 1e-3,
     stop: str = "relative",
     trace: bool = False,
+    keep: Sequence[int] = (),
 ) -> Solution:
     """Solves z = f(z), each sample of the batch for itself.
 
@@ -94,6 +98,7 @@ def solve(
         stop: `"relative"` measures |f(z) - z| / |f(z)|, `"absolute"` measures |f(z) - z|; both are
             norms over all of a sample.
         trace: also return the residuals of all steps.
+        keep: steps, counted from 1, whose iterates are returned too.
 
     Raises:
         ValueError: on an unknown solver or stop, or a limit below 1.
@@ -151,6 +156,9 @@ def solve(
             ops.zeros((max_steps + 1, batch), wide), [[0]], residual[None]
         )
 
+    for place in range(len(keep)):
+        variables[f"kept_{place}"] = start
+
     def unfinished(v):
         return ops.logical_and(
             v["step"] < max_steps, ops.any(ops.equal(v["status"], int(Status.MAX_STEPS)))
@@ -193,6 +201,9 @@ def solve(
             following["trace"] = ops.scatter_update(
                 v["trace"], ops.reshape(step, (1, 1)), row[None]
             )
+        for place, wanted in enumerate(keep):
+            name = f"kept_{place}"
+            following[name] = ops.where(ops.equal(step, wanted), following["z"], v[name])
         return (following,)
 
     (v,) = ops.while_loop(unfinished, advance, (variables,))
@@ -207,6 +218,12 @@ def solve(
         status=v["status"],
         evaluations=v["evaluations"],
         trace=traced,
+        kept=[
+            ops.cast(
+                ops.reshape(ops.where(v["step"] >= wanted, v[f"kept_{i}"], v["best"]), shape), kind
+            )
+            for i, wanted in enumerate(keep)
+        ],
     )
 
 

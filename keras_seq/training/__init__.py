@@ -4,14 +4,18 @@ from keras_seq.training.dynamic_evaluation import dynamic_evaluate as dynamic_ev
 from keras_seq.training.dynamic_evaluation import gradient_statistics as gradient_statistics
 from keras_seq.training.evaluation import evaluate as evaluate
 from keras_seq.training.evaluation import load_model as load_model
+from keras_seq.training.evaluation import shipped_set as shipped_set
 from keras_seq.training.neural_cache import cache_evaluate as cache_evaluate
+from keras_seq.training.packing import pack_weights as pack_weights
 from keras_seq.training.run import Run as Run
 from keras_seq.training.run import load_run as load_run
+from keras_seq.training.stop_on_divergence import StopOnDivergence as StopOnDivergence
 from keras_seq.training.trainer import TrainingError as TrainingError
 from keras_seq.training.trainer import train as train
 
 __all__ = [
     "Run",
+    "StopOnDivergence",
     "TrainingError",
     "cache_evaluate",
     "dynamic_evaluate",
@@ -19,5 +23,7 @@ __all__ = [
     "gradient_statistics",
     "load_model",
     "load_run",
+    "pack_weights",
+    "shipped_set",
     "train",
 ]

@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from keras_seq import zoo
-from keras_seq.pipelines import Data
+from keras_seq.pipelines import Data, Vocabulary
 from keras_seq.training import building
 from keras_seq.training.run import Run, load_run
-from keras_seq.training.weights_file import check_suffix, recipe_of
+from keras_seq.training.weights_file import SUFFIXES, check_suffix, recipe_of
 from keras_seq.zoo import Recipe
 
 SPLITS = ("test", "validation")
@@ -26,7 +26,8 @@ def load_model(
         source: a `Run` or the path of a run folder; a `.weights.h5` or `.keras` file with a recipe
             in it, as `keras-seq convert` writes; a recipe, or the name of a model of the zoo.
         weights: for a run, `"best"` (the default) or `"last"`; for a recipe or a name, a weights
-            file. Without one its weights are the initial ones.
+            file, or the name of weights that ship with the package, which bring their own recipe.
+            Without any its weights are the initial ones.
 
     Returns:
         The model, compiled; its recipe; and the run, if there is one.
@@ -53,7 +54,37 @@ def load_model(
         recipe = zoo.recipe(str(source))
     else:
         raise ValueError(unknown_source(str(source)))
+    shipped = shipped_set(recipe, weights)
+    if shipped is not None:
+        recipe = shipped.recipe
+        with building.precision(recipe):
+            model = zoo.registry.find(recipe.name).build(weights=shipped.name)
+        building.compile_model(model, recipe)
+        return model, recipe, None
     return _with_weights(recipe, weights), recipe, None
+
+
+def shipped_set(source: Source, weights: str | Path | None) -> zoo.ShippedWeights | None:
+    """The weights of the package that `load_model` takes; `None` where it takes others.
+
+    Args:
+        source: see `load_model`.
+        weights: see `load_model`.
+
+    Raises:
+        ValueError: for a name of weights that do not exist.
+    """
+    if isinstance(source, Run):
+        return None
+    name = source.name if isinstance(source, Recipe) else str(source)
+    if not isinstance(weights, str) or name not in zoo.names():
+        return None
+    if Path(weights).name.endswith(SUFFIXES) or Path(weights).exists():
+        return None
+    try:
+        return zoo.shipped_weights.find(name, weights)
+    except ValueError as error:
+        raise ValueError(f"{error} Or give a file that ends in {' or '.join(SUFFIXES)}.") from None
 
 
 def unknown_source(source: str) -> str:
@@ -105,27 +136,25 @@ def evaluate(
         source = str(source)
     model, recipe, run = load_model(source, weights)
     changes = {} if batch_size is None else {"eval_batch_size": batch_size}
+    shipped = shipped_set(source, weights) if run is None else None
+    if shipped is not None and shipped.vocabulary_file is not None:
+        changes["vocabulary"] = Vocabulary.load(shipped.vocabulary_file)
     if data is None and run is not None:
         data = run.data(data_dir, **changes)
     elif data is None:
         data = building.load_data(recipe, data_dir, **changes)
-    dataset = getattr(data, split)
-    if dataset is None:
+    if getattr(data, split) is None:
         raise ValueError(f"{data.name} has no {split} split. Give its files, or another split.")
     _check_vocabulary(recipe, data)
     begun = time.monotonic()
-    figures = model.evaluate(dataset, return_dict=True, verbose=0)
+    figures = evaluate_model(model, data, split)
     seconds = time.monotonic() - begun
-    figures = {name: float(value) for name, value in figures.items()}
-    unit = "tokens" if "tokens" in figures else "examples"
-    count = round(figures.pop("tokens")) if unit == "tokens" else _examples(data, dataset, split)
     return {
         "model": recipe.name,
         "data": data.name,
         "split": split,
         "weights": _origin(source, weights, run),
         **figures,
-        unit: count,
         "reported": {
             "metric": recipe.reported.metric,
             "value": recipe.reported.value,
@@ -133,6 +162,16 @@ def evaluate(
         },
         "seconds": round(seconds, 3),
     }
+
+
+def evaluate_model(model: keras.Model, data: Data, split: str) -> dict[str, Any]:
+    """Loss and metrics of a compiled model on a split, and the exact `tokens` or `examples`."""
+    dataset = getattr(data, split)
+    figures = model.evaluate(dataset, return_dict=True, verbose=0)
+    figures = {name: float(value) for name, value in figures.items()}
+    if "tokens" in figures:
+        return {**figures, "tokens": round(figures["tokens"])}
+    return {**figures, "examples": _examples(data, dataset, split)}
 
 
 def _with_weights(recipe: Recipe, weights: str | Path | None) -> keras.Model:
@@ -178,4 +217,6 @@ def _origin(source: Source, weights: str | Path | None, run: Run | None) -> str:
         return f"{run.folder} ({weights or 'best'})"
     if isinstance(source, str) and Path(source).is_file():
         return source
+    if weights is not None and shipped_set(source, weights) is not None:
+        return f"{weights} (shipped)"
     return "initial" if weights is None else str(weights)

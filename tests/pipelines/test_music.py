@@ -28,6 +28,7 @@ def folder(tmp_path):
         cells = np.empty((1, len(lengths)), object)
         for i, length in enumerate(lengths):
             cells[0, i] = (rng.random((length, 88)) < 0.1).astype(np.uint8)
+            cells[0, i][:, :3] = cells[0, i][:, -9:] = 0  # room to move
         return cells
 
     arrays = {
@@ -104,6 +105,46 @@ def test_epochs_differ_and_are_reproducible(folder):
     assert same(first[2:], epoch(0, skip=2))
     assert not same(first, epoch(1))
     assert not same(first, epoch(0, seed=1))
+
+
+@pytest.mark.parametrize(("batch_size", "buckets"), [(1, 0), (2, 3)])
+def test_training_tunes_are_transposed(batch_size, buckets, folder):
+    """As a whole, by up to `transpose` semitones, another number at each visit, none lost."""
+    options = {"batch_size": batch_size, "buckets": buckets, "seed": 3}
+    plain = pipelines.load("nottingham", folder, **options)
+    moved = pipelines.load("nottingham", folder, transpose=4, **options)
+    found = []
+    for epoch in range(4):
+        batches = zip(plain.epoch(epoch), moved.epoch(epoch), strict=True)
+        for (x, y, weights), (x_moved, y_moved, weights_moved) in batches:
+            np.testing.assert_array_equal(weights, weights_moved)
+            for tune in range(x.shape[0]):
+                if not weights[tune].numpy().any():
+                    continue
+                both = np.concatenate([x[tune], y[tune][-1:]])
+                both_moved = np.concatenate([x_moved[tune], y_moved[tune][-1:]])
+                fits = [s for s in range(-4, 5) if (np.roll(both, s, 1) == both_moved).all()]
+                assert len(fits) == 1
+                used = np.flatnonzero(both.any(0)) + fits[0]
+                assert used[0] >= 0 and used[-1] < 88  # nothing went around
+                np.testing.assert_array_equal(np.roll(y[tune], fits[0], 1), y_moved[tune])
+                found.append(fits[0])
+    assert len(set(found)) > 5
+    for name in ("validation", "test"):
+        for batch, same in zip(getattr(plain, name), getattr(moved, name), strict=True):
+            np.testing.assert_array_equal(batch[0], same[0])
+
+
+def test_transposition_is_reproducible(folder):
+    def epoch(number, skip=0, seed=0):
+        options = {"batch_size": 2, "buckets": 3, "seed": seed, "transpose": 6}
+        data = pipelines.load("nottingham", folder, **options)
+        return [x.sum(1) for x, _, _ in data.epoch(number, skip).as_numpy_iterator()]
+
+    np.testing.assert_array_equal(epoch(1), epoch(1))
+    np.testing.assert_array_equal(epoch(1)[2:], epoch(1, skip=2))
+    with pytest.raises(ValueError, match="number of semitones from 0 to 87"):
+        pipelines.load("nottingham", folder, batch_size=2, transpose=-1)
 
 
 def test_bounds_waste_least():

@@ -1,0 +1,122 @@
+"""Peak memory of a training step of a deep equilibrium layer, and of the same levels unrolled.
+
+`python benchmarks/run.py deq_memory` prints the figures. Every number comes from a process of its
+own: `python benchmarks/bench_deq_memory.py implicit 40` is one of them. Memory is what the process
+had mapped at its peak, which does not depend on how busy the machine is.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from harness import benchmark
+
+BATCH, LENGTH, FEATURES = 8, 100, 128
+UNITS, OUTPUT_UNITS = 384, 128
+MEMORY = 3  # pairs that Broyden's method keeps
+STEPS = (10, 40, 160)
+
+
+def allocated() -> float:
+    """The most memory that this process has had mapped so far, in MiB, in use or not."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmPeak:")[1].split()[0]) / 1024
+
+
+def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[str, Any]:
+    """Memory of one training step in this process, with all solver steps taken.
+
+    Args:
+        gradient: `"implicit"` or `"unrolled"`.
+        steps: forward and backward solver steps, or levels.
+        jit_compile: compile it with XLA, whose compiler's own memory counts too.
+
+    Returns:
+        `peak_mib`, of the process, libraries and all; `step_mib`, what the step added to it;
+        `steps`, those taken.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
+    from keras_seq.solvers import driver
+
+    driver.PATIENCE = 10**9  # take all the steps, with or without progress
+    keras.utils.set_random_seed(0)
+    cell = DEQTrellisCell(
+        UNITS,
+        OUTPUT_UNITS,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.05, seed=1),
+    )
+    layer = DeepEquilibrium(
+        cell,
+        solver={"name": "broyden", "memory": MEMORY},
+        gradient=gradient,
+        max_steps=steps,
+        tolerance=0.0,
+    )
+    x = tf.random.stateless_normal((BATCH, LENGTH, FEATURES), (0, 1))
+    layer.build(x.shape)
+    weights = [weight.value for weight in layer.trainable_variables]
+
+    @tf.function(jit_compile=jit_compile)
+    def step(x):
+        with tf.GradientTape() as tape:
+            outputs, solution = layer(x, training=True, return_solution=True)
+            loss = tf.reduce_mean(tf.square(outputs))
+        return tape.gradient(loss, weights), solution["steps"]
+
+    step(x[:1, :2])  # threads and their memory
+    run = step.get_concrete_function(x)
+    before = allocated()
+    gradients, taken = run(x)
+    finite = all(np.isfinite(gradient).all() for gradient in gradients)
+    peak = allocated()
+    return {
+        "peak_mib": peak,
+        "step_mib": peak - before,
+        "steps": int(np.max(taken)),
+        "finite": bool(finite),
+    }
+
+
+def in_own_process(gradient: str, steps: int) -> dict[str, Any]:
+    """`step_memory` in a fresh process."""
+    command = [sys.executable, str(Path(__file__).resolve()), gradient, str(steps)]
+    # What is freed goes back to the system at once, so that the peak is that of what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@benchmark("deq_memory", "memory of an equilibrium's training step, and of the unrolled network's")
+def deq_memory() -> dict[str, Any]:
+    """Figures at 10, 40 and 160 solver steps, and against 40 unrolled levels."""
+    found = {steps: in_own_process("implicit", steps) for steps in STEPS}
+    unrolled = in_own_process("unrolled", 40)
+    figures: dict[str, Any] = {
+        f"implicit_{steps}_{name}": figure[name]
+        for steps, figure in found.items()
+        for name in ("step_mib", "peak_mib", "steps")
+    }
+    peaks = [figure["peak_mib"] for figure in found.values()]
+    own = [figure["step_mib"] for figure in found.values()]
+    return {
+        **figures,
+        "unrolled_40_step_mib": unrolled["step_mib"],
+        "unrolled_40_peak_mib": unrolled["peak_mib"],
+        "spread_of_peaks": max(peaks) / min(peaks) - 1,
+        "spread_of_steps": max(own) / min(own) - 1,
+        "unrolled_over_implicit": unrolled["step_mib"] / found[40]["step_mib"],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(step_memory(sys.argv[1], int(sys.argv[2]))))

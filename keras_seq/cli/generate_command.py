@@ -1,0 +1,197 @@
+"""The command `generate`: text or a tune from a trained model."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_seq.cli.errors import UsageError
+from keras_seq.cli.options import DataDir, Debug, Json, Weights
+from keras_seq.cli.output import Output, command
+from keras_seq.cli.sources import check_source, vocabulary_of
+
+DEFAULT_MODEL = "trellisnet_python_docs"  # where none is given; its weights ship with the package
+SPLITS = ("train", "validation", "test")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("generate")(generate)
+
+
+def generate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN|MODEL]",
+            help="A run folder, a model's name (without --weights, its shipped weights are taken), "
+            "or a .weights.h5 or .keras file.",
+        ),
+    ] = DEFAULT_MODEL,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    length: Annotated[int, typer.Option(min=1, help="Tokens, or frames, to generate.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 for likelier text, 0 for the likeliest token.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Draw from the so many likeliest tokens; 0 for all.")
+    ] = 0,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Draw from this share of the probability.")
+    ] = 1.0,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="File to write: a MIDI file, with a picture beside it; or text."),
+    ] = None,
+    prime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|SPLIT:N",
+            help="The tune to continue: a MIDI file, or one of the data, for example test:12.",
+        ),
+    ] = None,
+    prime_frames: Annotated[
+        int, typer.Option(min=1, help="The first so many frames of --prime are taken.")
+    ] = 64,
+    top_notes: Annotated[
+        int, typer.Option(min=0, help="At most so many notes in a frame; 0 for any number.")
+    ] = 0,
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Continue a text token by token, or a tune frame by frame.
+
+    Without a model, text comes from a small one that ships with the package. A tune is written to
+    the MIDI file of --to, with its piano roll as a picture beside it.
+    """
+    draws = {"length": length, "seed": seed, "temperature": temperature}
+    command(_generate)(
+        json_wanted,
+        debug,
+        source=source,
+        weights=weights,
+        data_dir=data_dir,
+        text={"prompt": prompt, "top_k": top_k, "top_p": top_p, **draws},
+        tune={"top_notes": top_notes, **draws},
+        to=to,
+        prime=prime,
+        prime_frames=prime_frames,
+    )
+
+
+def _generate(
+    output: Output,
+    source: str,
+    weights: str | None,
+    data_dir: Path | None,
+    text: dict[str, Any],
+    tune: dict[str, Any],
+    to: Path | None,
+    prime: str | None,
+    prime_frames: int,
+) -> None:
+    check_source(source)
+    from keras_seq import training
+
+    weights = weights or _shipped(source)
+    model, recipe, run = training.load_model(source, weights)
+    if recipe.task == "language_model":
+        _refuse("text", recipe, {"--prime": prime, "--top-notes": tune["top_notes"]})
+        vocabulary = vocabulary_of(source, recipe, run, weights, data_dir)
+        _text(output, recipe.name, model, vocabulary, to, **text)
+        return
+    if recipe.task != "frame_model":
+        raise UsageError(
+            f"{recipe.name} is no language model and no model of tunes; it generates nothing."
+        )
+    only_text = {"--prompt": text["prompt"], "--top-k": text["top_k"], "--top-p": text["top_p"] < 1}
+    _refuse("tunes", recipe, only_text)
+    if to is None:
+        raise UsageError(f"{recipe.name} makes tunes. Give the MIDI file to write: --to tune.mid.")
+    start = None if prime is None else _prime(prime, recipe, run, data_dir)[:prime_frames]
+    _tune(output, recipe.name, model, to, start, **tune)
+
+
+def _shipped(source: str) -> str | None:
+    """The shipped weights of a model's name; `None` for others, and where none ship."""
+    from keras_seq import zoo
+
+    if (Path(source) / "recipe.json").is_file() or Path(source).is_file():
+        return None
+    sets = zoo.weights(source)
+    return sets[0].name if sets else None
+
+
+def _refuse(kind: str, recipe, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"{recipe.name} makes {kind}, for which there is no {name}.")
+
+
+def _text(output: Output, name: str, model, vocabulary, to: Path | None, prompt: str, **options):
+    from keras_seq import generation
+
+    pieces = generation.generate(model, vocabulary, prompt, **options)
+    if not output.json_wanted and to is None:
+        sys.stdout.write(prompt)
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        sys.stdout.write("\n")
+        return
+    text = "".join(pieces)
+    if to is not None:
+        to.write_text(f"{prompt}{text}\n", encoding="utf-8")
+    if output.json_wanted:
+        output.document({"model": name, "prompt": prompt, "text": text})
+    else:
+        output.line(f"{to}: written.")
+
+
+def _tune(output: Output, name: str, model, to: Path, start, **options: Any) -> None:
+    import numpy as np
+
+    from keras_seq import generation
+
+    made = np.array(list(generation.generate_frames(model, start, **options)))
+    begun = 0 if start is None else len(start)
+    frames = made if start is None else np.concatenate([start, made])
+    generation.write_midi(to, frames)
+    picture = to.with_suffix(".png")
+    drawn = generation.draw_piano_roll(picture, frames, prime=begun, title=name)
+    if output.json_wanted:
+        pitches = [[int(note) + 21 for note in np.flatnonzero(frame)] for frame in made]
+        document = {"model": name, "midi": str(to), "picture": str(picture) if drawn else None}
+        output.document({**document, "prime_frames": begun, "pitches": pitches})
+        return
+    output.line(f"{to}: {begun} frames of the prime and {len(made)} made.")
+    if drawn:
+        output.line(f"{picture}: the piano roll.")
+    else:
+        output.line('No picture: it needs matplotlib (pip install "keras-seq[plots]").')
+
+
+def _prime(prime: str, recipe, run, data_dir: Path | None):
+    """The frames of a MIDI file, or of a tune of the data."""
+    from keras_seq import generation
+
+    if Path(prime).is_file():
+        return generation.read_midi(prime)
+    split, colon, number = prime.partition(":")
+    if not colon or split not in SPLITS or not number.isdecimal():
+        raise UsageError(
+            "--prime takes a MIDI file that exists, or a tune of the data as test:12 "
+            f"(splits: {', '.join(SPLITS)}). Received: {prime}."
+        )
+    from keras_seq.pipelines.music import read_music
+    from keras_seq.training.building import load_data
+
+    data = load_data(recipe, data_dir) if run is None else run.data(data_dir)
+    tunes = read_music(Path(data.info["source"]))[split]
+    if int(number) >= len(tunes):
+        raise UsageError(f"--prime {prime}: {split} has the tunes 0 to {len(tunes) - 1}.")
+    return tunes[int(number)]

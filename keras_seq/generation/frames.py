@@ -1,0 +1,86 @@
+"""Tunes, frame by frame over an explicit state."""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_seq.generation.note_sampling import check_note_options, sample_notes
+from keras_seq.generation.stepping import stepper
+from keras_seq.models import FrameModel
+
+
+def generate_frames(
+    model: keras.Model,
+    prime=None,
+    length: int = 200,
+    temperature: float = 1.0,
+    top_notes: int = 0,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """Continues a tune, and yields each frame as soon as it is made.
+
+    The frames of the prime are read in one pass; each further frame is one step on the exact
+    streaming state. On one machine, one seed gives one tune.
+
+    Args:
+        model: a `FrameModel`.
+        prime: (t, notes) zeros and ones, the tune to continue; `None` for one frame of silence.
+        length: number of frames to make.
+        temperature: not negative, see `sample_notes`.
+        top_notes: only the so many likeliest notes of a frame may sound; 0 for all.
+        seed: an integer.
+
+    Yields:
+        Frames (notes,) of zeros and ones in uint8, those of the prime not included.
+
+    Raises:
+        TypeError: if `model` is no `FrameModel`.
+        ValueError: for an option out of range, or a prime of another width than the model's.
+
+    Example:
+
+    >>> core = keras_seq.layers.RTransformer(units=8, levels=1, window=3, heads=2, span=16)
+    >>> model = keras_seq.models.FrameModel(core, notes=88)
+    >>> model.build((None, None, 88))
+    >>> len(list(keras_seq.generation.generate_frames(model, length=5)))
+    5
+    """
+    if not isinstance(model, FrameModel):
+        raise TypeError(f"`model` must be a FrameModel. Received: model={model!r}.")
+    check_note_options(temperature, top_notes)
+    for name, value in (("length", length), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"`{name}` must be an integer. Received: {name}={value!r}.")
+    if length < 0:
+        raise ValueError(f"`length` must be 0 or more. Received: length={length}.")
+    if not -(2**31) <= seed < 2**31:
+        raise ValueError(f"`seed` must fit in 32 bits. Received: seed={seed}.")
+    silence = np.zeros((1, model.notes), "float32")
+    prime = silence if prime is None else np.asarray(prime, "float32")
+    if prime.ndim != 2 or prime.shape[1] != model.notes or not len(prime):
+        raise ValueError(
+            f"`prime` must be of shape (t, {model.notes}) with a frame or more. Received: "
+            f"prime.shape={prime.shape}."
+        )
+    return _frames(model, prime, length, float(temperature), int(top_notes), seed)
+
+
+def _frames(model, prime, length: int, temperature: float, top_notes: int, seed: int):
+    steps = stepper(model)
+
+    def draw(pair, temperature, top_notes, inputs, *state):
+        logits, state = steps.advance(inputs, *state)
+        return sample_notes(logits[:, -1], temperature, top_notes, pair), state
+
+    if steps.draw_notes is None:
+        steps.draw_notes = tf.function(draw, reduce_retracing=True, autograph=False)
+    state, feed = steps.initial_state(1), tf.constant(prime[None])
+    temperature, top_notes = tf.constant(temperature), tf.constant(top_notes)
+    for position in range(length):
+        frame, state = steps.draw_notes(
+            tf.constant([seed, position]), temperature, top_notes, feed, *state
+        )
+        feed = frame[:, None]
+        yield frame[0].numpy().astype(np.uint8)

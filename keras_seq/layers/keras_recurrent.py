@@ -1,0 +1,116 @@
+"""A recurrent layer of Keras with explicit state."""
+
+from typing import Any
+
+import keras
+
+from keras_seq._export import export
+from keras_seq.layers.local_rnn import check_exact
+
+
+@export("keras_seq.layers.KerasRecurrent")
+class KerasRecurrent(keras.layers.Layer):
+    """A recurrent layer of Keras, such as `keras.layers.GRU`, in the state contract of the library.
+
+    It can stand in a `RecurrentStack` and be the core of a model. Dropout belongs to the stack.
+
+    Args:
+        layer: a `keras.layers.GRU`, `SimpleRNN`, `LSTM` or `RNN`. It is copied, with
+            `return_sequences=True` and `return_state=True`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (b, t, d).
+        initial_state: a list of the cell's states, as from `get_initial_state` or an earlier call;
+            `None` for zeros.
+        return_state: also return the state after the last step.
+        training: handed to the layer.
+        masks: accepted as every layer does; there are none.
+
+    Output shape:
+        (b, t, u).
+
+    Raises:
+        TypeError: if `layer` is no recurrent layer.
+        ValueError: if it has dropout, runs backwards or keeps its state itself.
+
+    Example:
+
+    >>> layer = keras_seq.layers.KerasRecurrent(keras.layers.GRU(8))
+    >>> y, state = layer(np.ones((2, 5, 6), "float32"), return_state=True)
+    >>> tuple(y.shape), [tuple(part.shape) for part in state]
+    ((2, 5, 8), [(2, 8)])
+    """
+
+    def __init__(self, layer: Any, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(layer, keras.layers.RNN):
+            raise TypeError(
+                f"`layer` must be a recurrent layer of Keras, such as keras.layers.GRU. Received: "
+                f"layer={layer!r}."
+            )
+        config = layer.get_config()
+        for name in ("dropout", "recurrent_dropout", "go_backwards", "stateful"):
+            if config.get(name):
+                raise ValueError(
+                    f"`layer` must have no `{name}`. Received: {name}={config[name]!r}. Dropout "
+                    "belongs to the `RecurrentStack`, and state goes in and out of a call."
+                )
+        config |= {"return_sequences": True, "return_state": True}
+        config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
+        self.layer: Any = type(layer).from_config(config)
+
+    @property
+    def output_units(self) -> int:
+        """Width of the output."""
+        return self.layer.cell.output_size
+
+    def build(self, input_shape):
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        self.built = True
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step: a list of zeros.
+
+        Args:
+            batch_size: the batch size b, an integer or a scalar tensor.
+            kind: `"exact"` or `None`; there is one kind.
+        """
+        check_exact(kind)
+        return list(self.layer.get_initial_state(batch_size))
+
+    def get_masks(self, batch_size) -> dict:
+        """There are no dropout masks: `{}`."""
+        return {}
+
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+        if initial_state is not None:
+            initial_state = [keras.ops.cast(part, x.dtype) for part in initial_state]
+        outputs, *state = self.layer(x, initial_state=initial_state, training=training)
+        return (outputs, state) if return_state else outputs
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.output_units)
+
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, training=None, masks=None
+    ):
+        outputs = keras.KerasTensor((*x.shape[:-1], self.output_units), dtype=self.compute_dtype)
+        if not return_state:
+            return outputs
+        sizes = keras.tree.flatten(self.layer.cell.state_size)
+        state = [keras.KerasTensor((x.shape[0], n), dtype=self.compute_dtype) for n in sizes]
+        return outputs, state
+
+    def get_config(self):
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["layer"] = keras.saving.deserialize_keras_object(
+            config["layer"], custom_objects=custom_objects
+        )
+        return cls(**config)

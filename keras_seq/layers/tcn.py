@@ -1,0 +1,224 @@
+"""The temporal convolutional network."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_seq._export import export
+from keras_seq._random import draw_seed
+from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.local_rnn import check_exact
+from keras_seq.layers.temporal_block import TemporalBlock
+from keras_seq.layers.variational_dropout import check_rate
+
+
+@export("keras_seq.layers.TCN")
+class TCN(keras.layers.Layer):
+    """A temporal convolutional network: residual blocks of dilated causal convolutions.
+
+    Bai, Kolter and Koltun, *An Empirical Evaluation of Generic Convolutional and Recurrent Networks
+    for Sequence Modeling* (2018), section 3. The dilation doubles from block to block, so that the
+    receptive field grows exponentially with the number of blocks (see `TemporalBlock`).
+
+    **State.** The last inputs of every convolution: chunks, down to single steps, give the outputs
+    of the full pass, and a step costs the same however long the past is.
+
+    **Dropout.** All masks of a call follow from one seed, which `get_masks` draws: calls with the
+    same `masks` drop the same values.
+
+    Args:
+        units: channels of all blocks, or a sequence with those of each.
+        levels: number of blocks; `None` for as many as `units` has entries.
+        kernel_size: taps k of the convolutions.
+        dilation_rates: the dilation of each block; `None` for 1, 2, 4, ...
+        activation: of the convolutions and of the residual sums.
+        weight_normalization: give each output channel of the kernels a gain of its own.
+        dropout: rate after each convolution.
+        spatial_dropout: drop whole channels (the paper), or single values (its released code).
+        input_dropout: rate of the dropout of single values of the input (embedding).
+        kernel_initializer: of the convolutions; by default uniform within ± 1 / √fan-in.
+        seed: of the dropout.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (b, t, d).
+        initial_state: a state from `get_initial_state` or an earlier call; `None` for zeros.
+        return_state: also return the state after the last step.
+        training: whether to draw dropout masks.
+        masks: what dropout masks follow from, as from `get_masks`, whatever `training` is; `{}` for
+            no dropout.
+
+    Output shape:
+        (b, t, u) with u the channels of the last block. The state is a list of the states of the
+        blocks.
+
+    Masking: not supported; a causal network gives the outputs before padding at the end unchanged.
+
+    Raises:
+        ValueError: on sizes that are not positive or do not agree.
+
+    Example:
+
+    >>> layer = keras_seq.layers.TCN(units=8, levels=3, kernel_size=3)
+    >>> layer.receptive_field
+    29
+    >>> x = np.ones((2, 9, 4), "float32")
+    >>> y, state = layer(x[:, :5], return_state=True)
+    >>> rest = layer(x[:, 5:], initial_state=state)
+    """
+
+    def __init__(
+        self,
+        units: int | Sequence[int],
+        levels: int | None = None,
+        kernel_size: int = 2,
+        dilation_rates: Sequence[int] | None = None,
+        activation="relu",
+        weight_normalization: bool = True,
+        dropout: float = 0.0,
+        spatial_dropout: bool = False,
+        input_dropout: float = 0.0,
+        kernel_initializer=None,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.units = units if isinstance(units, int) else tuple(units)
+        self.levels = levels
+        self.kernel_size = kernel_size
+        self.dilation_rates = None if dilation_rates is None else tuple(dilation_rates)
+        self.input_dropout = check_rate(input_dropout, "input_dropout")
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        widths = _widths(self.units, levels)
+        dilations = self.dilation_rates or tuple(2**level for level in range(len(widths)))
+        if len(dilations) != len(widths):
+            raise ValueError(
+                "`dilation_rates` must have an entry for each block. Received: "
+                f"dilation_rates={dilations}, {len(widths)} blocks."
+            )
+        self.blocks = [
+            TemporalBlock(
+                width,
+                kernel_size,
+                dilation,
+                activation=activation,
+                weight_normalization=weight_normalization,
+                dropout=dropout,
+                spatial_dropout=spatial_dropout,
+                kernel_initializer=kernel_initializer,
+                dtype=self.dtype_policy,
+                name=f"block_{index}",
+            )
+            for index, (width, dilation) in enumerate(zip(widths, dilations, strict=True), 1)
+        ]
+        self.dropout = self.blocks[0].dropout
+
+    @property
+    def output_units(self) -> int:
+        """Width of the output."""
+        return self.blocks[-1].units
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that an output depends on, its own included."""
+        return 1 + sum(2 * block.past for block in self.blocks)
+
+    def build(self, input_shape):
+        for block in self.blocks:
+            if not block.built:
+                block.build(input_shape)
+            input_shape = block.compute_output_shape(input_shape)
+        self.built = True
+
+    def get_masks(self, batch_size):
+        """Draws what the dropout masks of one call follow from.
+
+        Args:
+            batch_size: not needed; every layer of the library takes it here.
+
+        Returns:
+            `{"seed": (2,) integers}`, or `{}` without dropout.
+        """
+        if not (self.dropout or self.input_dropout):
+            return {}
+        return {"seed": draw_seed(self.seed_generator).value}
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The states of all blocks before the first step: zeros.
+
+        Args:
+            batch_size: the batch size b, an integer or a scalar tensor.
+            kind: `"exact"` or `None`; there is one kind.
+        """
+        check_exact(kind)
+        return [block.get_initial_state(batch_size) for block in self.blocks]
+
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+        if masks is None:
+            masks = self.get_masks(ops.shape(x)[0]) if training else {}
+        seed = masks.get("seed")
+        x = seeded_dropout(x, self.input_dropout, seed)
+        states = []
+        for level, block in enumerate(self.blocks):
+            x = block(
+                x,
+                initial_state=None if initial_state is None else initial_state[level],
+                return_state=return_state,
+                training=training if masks else False,
+                dropout_seed=seed_of_place(seed, 4 * (level + 1)),
+            )
+            if return_state:
+                x, state = x
+                states.append(state)
+        return (x, states) if return_state else x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.output_units)
+
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, training=None, masks=None
+    ):
+        states = []
+        for block in self.blocks:
+            x, state = block.compute_output_spec(x, return_state=True)
+            states.append(state)
+        return (x, states) if return_state else x
+
+    def get_config(self):
+        block = self.blocks[0].get_config()
+        shared = (
+            "activation",
+            "weight_normalization",
+            "dropout",
+            "spatial_dropout",
+            "kernel_initializer",
+        )
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "levels": self.levels,
+            "kernel_size": self.kernel_size,
+            "dilation_rates": self.dilation_rates,
+            **{name: block[name] for name in shared},
+            "input_dropout": self.input_dropout,
+            "seed": self.seed,
+        }
+
+
+def _widths(units: int | tuple[int, ...], levels: int | None) -> tuple[int, ...]:
+    """The channels of each block."""
+    if isinstance(units, int):
+        if levels is None:
+            raise ValueError(
+                f"`levels` must be given where `units` is one number. Received: units={units}."
+            )
+        return (units,) * check_integer("levels", levels)
+    if not units or levels not in (None, len(units)):
+        raise ValueError(
+            "`units` must be a number, or have an entry for each of `levels`. "
+            f"Received: units={units}, levels={levels}."
+        )
+    return units

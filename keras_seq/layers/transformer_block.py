@@ -1,0 +1,138 @@
+"""One block of a Transformer encoder."""
+
+import keras
+
+from keras_seq._export import export
+from keras_seq._random import draw_seed
+from keras_seq.layers._arguments import check_choice, check_integer
+from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.feed_forward import FeedForward
+from keras_seq.layers.self_attention import SelfAttention
+from keras_seq.layers.variational_dropout import check_rate
+
+NORM_ORDERS = ("pre", "post")
+
+
+@export("keras_seq.layers.TransformerBlock")
+class TransformerBlock(keras.layers.Layer):
+    """Causal self-attention and a feed-forward network, each with a residual connection.
+
+    Vaswani et al., *Attention Is All You Need* (2017), section 3.1. With f either of them and
+    Keras' layer normalisation the block is norm(x + dropout(f(x))) for `norm_order="post"`, the
+    paper's, and x + dropout(f(norm(x))) for `"pre"`, which trains without a warm-up.
+
+    Args:
+        heads: attention heads; they must divide the width u of the input.
+        inner_units: inner width of the feed-forward network; `None` for 4 u.
+        dropout: rate after each sublayer, on the attention probabilities and inside the
+            feed-forward network.
+        norm_order: `"pre"` or `"post"`.
+        span: steps that attention sees; `None` for all.
+        seed: of the dropout.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        x: (b, t, u).
+        initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
+        return_state: also return the state.
+        training: whether to draw dropout masks.
+        dropout_seed: a seed tensor (2,) that all dropout masks follow from, whatever `training` is.
+
+    Output shape:
+        (b, t, u). The state is that of `SelfAttention`.
+
+    Raises:
+        ValueError: on sizes or names that do not exist.
+
+    Example:
+
+    >>> block = keras_seq.layers.TransformerBlock(heads=2)
+    >>> block(np.ones((2, 7, 8), "float32")).shape
+    TensorShape([2, 7, 8])
+    """
+
+    def __init__(
+        self,
+        heads,
+        inner_units=None,
+        dropout=0.0,
+        norm_order="pre",
+        span=None,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.heads = check_integer("heads", heads)
+        self.inner_units = inner_units
+        self.dropout = check_rate(dropout, "dropout")
+        self.norm_order = check_choice("norm_order", norm_order, NORM_ORDERS)
+        self.span = span
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        policy = self.dtype_policy
+        self.attention = SelfAttention(
+            heads, span=span, dropout=dropout, dtype=policy, name="attention"
+        )
+        self.feed_forward = FeedForward(
+            inner_units, dropout=dropout, dtype=policy, name="feed_forward"
+        )
+        self.norms = [
+            keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=f"norm_{index}")
+            for index in (1, 2)
+        ]
+
+    def build(self, input_shape):
+        for layer in (self.attention, self.feed_forward, *self.norms):
+            if not layer.built:
+                layer.build(input_shape)
+        self.built = True
+
+    def get_initial_state(self, batch_size, kind=None):
+        """The state before the first step.
+
+        Args:
+            batch_size: the batch size b, an integer or a scalar tensor.
+            kind: `"exact"` or `None`; there is one kind.
+        """
+        return self.attention.get_initial_state(batch_size, kind=kind)
+
+    def call(self, x, initial_state=None, return_state=False, training=None, dropout_seed=None):
+        if dropout_seed is None and training and self.dropout:
+            dropout_seed = draw_seed(self.seed_generator).value
+        pre = self.norm_order == "pre"
+        inner = self.norms[0](x) if pre else x
+        inner = self.attention(
+            inner,
+            initial_state=initial_state,
+            return_state=return_state,
+            dropout_seed=seed_of_place(dropout_seed, 1),
+        )
+        state = None
+        if return_state:
+            inner, state = inner
+        x = x + seeded_dropout(inner, self.dropout, seed_of_place(dropout_seed, 2))
+        x = x if pre else self.norms[0](x)
+        inner = self.norms[1](x) if pre else x
+        inner = self.feed_forward(inner, dropout_seed=seed_of_place(dropout_seed, 3))
+        x = x + seeded_dropout(inner, self.dropout, seed_of_place(dropout_seed, 4))
+        x = x if pre else self.norms[1](x)
+        return (x, state) if return_state else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, training=None, dropout_seed=None
+    ):
+        return self.attention.compute_output_spec(x, return_state=return_state)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "inner_units": self.inner_units,
+            "dropout": self.dropout,
+            "norm_order": self.norm_order,
+            "span": self.span,
+            "seed": self.seed,
+        }

@@ -1,0 +1,145 @@
+"""The baselines: sizes, protocols, small models that run, train and generate."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_seq
+from keras_seq import zoo
+from keras_seq.generation import generate_ids
+
+FAMILIES = ("recurrent", "tcn", "transformer", "transformer_xl")
+NAMES = [name for name in zoo.names() if zoo.recipe(name).family in FAMILIES]
+SMALL = {
+    "recurrent": {"units": 6},
+    "tcn": {"units": 6, "levels": 2, "kernel_size": 2},
+    "transformer": {"units": 8, "levels": 1, "heads": 2, "span": 16},
+    "transformer_xl": {
+        "units": 8,
+        "levels": 2,
+        "heads": 2,
+        "head_units": None,
+        "inner_units": 8,
+        "memory_length": 15,
+        "span": 16,
+    },
+}
+INPUTS = {
+    "language_model": np.zeros((2, 5), "int32"),
+    "sequence_classifier": np.zeros((2, 5, 1), "float32"),
+    "frame_model": np.zeros((2, 5, 88), "float32"),
+}
+WIDTHS = {"language_model": 11, "sequence_classifier": 10, "frame_model": 88}
+
+
+def small(name, **options):
+    recipe = zoo.recipe(name)
+    options = {**SMALL[recipe.family], **options}
+    if recipe.task == "language_model":
+        options |= {"vocabulary_size": 11}
+        if "embedding_dim" in recipe.model:
+            options |= {"embedding_dim": options["units"]}
+        if "cutoffs" in recipe.model:
+            options |= {"cutoffs": [5, 8]}
+    return getattr(zoo, name)(**options)
+
+
+def test_every_table_has_its_rows():
+    for task in ("seq_mnist", "nottingham", "ptb_char", "ptb_word"):
+        for family in ("tcn", "lstm", "gru", "rnn", "transformer"):
+            assert f"{family}_{task}" in zoo.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe(name):
+    recipe = zoo.recipe(name)
+    assert zoo.Recipe.from_json(recipe.to_json()) == recipe
+    # A figure that was not read in a paper, or in a transcript of one, says so.
+    from_memory = {f"transformer_{part}" for part in ("seq_mnist", "ptb_char", "ptb_word")}
+    assert ("figure is from memory" in recipe.notes) == (name in from_memory)
+
+
+def _slow_if_large(name):
+    large = zoo.recipe(name).parameters > 5e6
+    return pytest.param(name, marks=pytest.mark.slow) if large else name
+
+
+@pytest.mark.parametrize("name", [_slow_if_large(name) for name in NAMES])
+def test_size(name):
+    model = zoo.build(zoo.recipe(name))
+    trained = sum(weight.shape.num_elements() for weight in model.trainable_variables)
+    assert trained == zoo.recipe(name).parameters
+
+
+def test_sizes_by_hand():
+    """Counted from the definitions."""
+    block = 5 * 88 * 150 + 5 * 150 * 150 + 4 * 150 + (88 + 1) * 150
+    tcn = block + 3 * (2 * 5 * 150 * 150 + 4 * 150) + 151 * 88
+    assert zoo.recipe("tcn_nottingham").parameters == tcn
+    lstm = 4 * 280 * (88 + 280 + 2) + 4 * 280 * (280 + 280 + 2) + 281 * 88
+    assert zoo.recipe("lstm_nottingham").parameters == lstm
+    norms = 7 * 2 * 160
+    feed = 3 * ((160 + 1) * 640 + (640 + 1) * 160)
+    attention = 3 * 4 * (160 + 1) * 160
+    transformer = (88 + 1) * 160 + attention + feed + norms + 161 * 88
+    assert zoo.recipe("transformer_nottingham").parameters == transformer
+    attention, norms = 5 * 410 * 410 + 2 * 410, 2 * 410
+    level = attention + norms + 410 * 2100 + 2100 + 2100 * 410 + 410
+    clusters = 3 * (410 + 1)
+    xl = 267_735 * (410 + 1) + 16 * level + 2 * 410 + clusters
+    assert zoo.recipe("transformer_xl_wt103").parameters == xl
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("_nottingham")])
+def test_music_is_trained_under_one_protocol(name):
+    """But for the model, the recipe is that of the R-Transformer."""
+    recipe, other = zoo.recipe(name), zoo.recipe("rtransformer_nottingham")
+    for field in ("data", "optimizer", "schedule", "epochs", "early_stopping", "monitor", "seed"):
+        assert getattr(recipe, field) == getattr(other, field)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_model_runs_and_streams(name):
+    recipe = zoo.recipe(name)
+    model = small(name)
+    inputs = INPUTS[recipe.task]
+    whole = keras.ops.convert_to_numpy(model(inputs))
+    width = WIDTHS[recipe.task]
+    assert whole.shape == ((2, width) if recipe.task == "sequence_classifier" else (2, 5, width))
+    state = model.get_initial_state(2)
+    for step in range(5):
+        outputs, state = model(inputs[:, step : step + 1], initial_state=state, return_state=True)
+    last = keras.ops.convert_to_numpy(outputs).reshape(2, width)
+    whole = whole if recipe.task == "sequence_classifier" else whole[:, -1]
+    np.testing.assert_allclose(last, whole, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="no setting 'unitz'"):
+        getattr(zoo, name)(unitz=3)
+
+
+@pytest.mark.parametrize(
+    "name", ["gru_ptb_word", "tcn_ptb_word", "transformer_ptb_word", "transformer_xl_ptb_word"]
+)
+def test_generation_steps_over_the_state(name):
+    """The most likely tokens are those of the full pass."""
+    model = small(name)
+    ids = np.random.default_rng(0).integers(0, 11, (2, 5))
+    made = generate_ids(model, ids, length=4, top_k=1)
+    whole = np.array(ids)
+    for _ in range(4):
+        following = np.argmax(keras.ops.convert_to_numpy(model(whole))[:, -1], axis=-1)
+        whole = np.concatenate([whole, following[:, None]], axis=1)
+    np.testing.assert_array_equal(made, whole[:, 5:])
+
+
+@pytest.mark.parametrize("name", ["rnn_ptb_char", "tcn_python_docs", "transformer_xl_python_docs"])
+def test_state_is_carried_through_fit(name):
+    model = small(name, carry_state=True)
+    model.compile(keras_seq.optimizers.Adam(1e-2, global_clipnorm=1.0))
+    ids = np.tile(np.arange(11), (4, 2))
+    history = model.fit(ids[:, :-1], ids[:, 1:], batch_size=2, epochs=5, verbose=0).history
+    assert history["nll"][-1] < history["nll"][0]
+
+
+def test_unknown_cell_is_refused():
+    with pytest.raises(ValueError, match="`cell` must be one of"):
+        zoo.lstm_nottingham(cell="lstmm")

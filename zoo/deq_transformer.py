@@ -1,0 +1,465 @@
+"""DEQ-Transformer: a transformer layer of infinite depth, as language models and on copy memory.
+
+The WikiText-103 settings are those of the released code; the other models and their settings are
+ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_seq.layers import (
+    AdaptiveEmbedding,
+    AdaptiveSoftmax,
+    DeepEquilibrium,
+    DEQTransformerCell,
+)
+from keras_seq.models import LanguageModel, SequenceClassifier
+from keras_seq.zoo._around_core import after, language_model_of, policy_of, takes_settings_of
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
+
+
+def core_of(
+    *,
+    units: int,
+    heads: int,
+    inner_units: int,
+    memory_length: int = 0,
+    inference_memory_length: int | None = None,
+    span: int | None = None,
+    normalize_first: bool = False,
+    weight_normalization: bool = True,
+    hidden_dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    position_dropout: float = 0.0,
+    kernel_deviation: float | None = None,
+    solver: Any = "broyden",
+    gradient: str = "implicit",
+    max_steps: int = 30,
+    inference_max_steps: int | None = None,
+    tolerance: float = 1e-3,
+    stop: str = "relative",
+    backward_solver: Any = None,
+    backward_max_steps: int | None = None,
+    backward_tolerance: float | None = None,
+    phantom_steps: int = 5,
+    subsequence_length: int | None = None,
+    pretrain_steps: int = 0,
+    pretrain_levels: int = 2,
+    jacobian_weight: float = 0.0,
+    jacobian_frequency: float = 1.0,
+    correction_steps: Sequence[int] = (),
+    correction_decay: float = 0.8,
+    correction_frequency: float = 1.0,
+    dtype: str | None = None,
+    seed: int | None = None,
+) -> DeepEquilibrium:
+    """Builds the equilibrium of a transformer cell.
+
+    Args:
+        units: width.
+        heads: heads of the attention.
+        inner_units: width of the feed-forward part.
+        memory_length: steps of the memory in training.
+        inference_memory_length: steps of the memory in evaluation.
+        span: how many steps a step sees.
+        normalize_first: pre-norm instead of post-norm.
+        weight_normalization: normalise the kernels.
+        hidden_dropout: variational rate within the cell.
+        attention_dropout: rate for attention probabilities.
+        position_dropout: rate for features of the positions.
+        kernel_deviation: standard deviation of the kernels at the start, without weight
+            normalisation; `None` for the cell's own.
+        solver: of the forward solve.
+        gradient: `"implicit"`, `"one_step"`, `"phantom"` or `"unrolled"`.
+        max_steps: the most solver steps in training.
+        inference_max_steps: the most in evaluation.
+        tolerance: of the forward solve.
+        stop: `"relative"` or `"absolute"`.
+        backward_solver: of the backward solve.
+        backward_max_steps: its limit.
+        backward_tolerance: its tolerance.
+        phantom_steps: applications of the phantom gradient.
+        subsequence_length: steps of the chunks that are solved in order.
+        pretrain_steps: training steps with `pretrain_levels` levels in place of the solve.
+        pretrain_levels: levels in that phase.
+        jacobian_weight: of the Jacobian regularisation.
+        jacobian_frequency: probability that a training step has it.
+        correction_steps: solver steps whose iterates are supervised too.
+        correction_decay: how fast their weight falls away from the end.
+        correction_frequency: probability that a training step supervises them.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: of initialisation and dropout.
+    """
+    policy = policy_of(dtype)
+    initializer = None
+    if kernel_deviation is not None:
+        initializer = keras.initializers.RandomNormal(stddev=kernel_deviation, seed=seed)
+    cell = DEQTransformerCell(
+        units,
+        heads,
+        inner_units,
+        memory_length=memory_length,
+        inference_memory_length=inference_memory_length,
+        span=span,
+        normalize_first=normalize_first,
+        weight_normalization=weight_normalization,
+        hidden_dropout=hidden_dropout,
+        attention_dropout=attention_dropout,
+        position_dropout=position_dropout,
+        kernel_initializer=initializer,
+        seed=seed,
+        dtype=policy,
+        name="cell",
+    )
+    return DeepEquilibrium(
+        cell,
+        solver=solver,
+        gradient=gradient,
+        max_steps=max_steps,
+        inference_max_steps=inference_max_steps,
+        tolerance=tolerance,
+        stop=stop,
+        backward_solver=backward_solver,
+        backward_max_steps=backward_max_steps,
+        backward_tolerance=backward_tolerance,
+        phantom_steps=phantom_steps,
+        subsequence_length=subsequence_length,
+        pretrain_steps=pretrain_steps,
+        pretrain_levels=pretrain_levels,
+        jacobian_weight=jacobian_weight,
+        jacobian_frequency=jacobian_frequency,
+        correction_steps=correction_steps,
+        correction_decay=correction_decay,
+        correction_frequency=correction_frequency,
+        seed=after(seed, 2),
+        dtype=policy,
+        name="equilibrium",
+    )
+
+
+@takes_settings_of(core_of)
+def language_model(
+    *,
+    vocabulary_size: int,
+    units: int,
+    embedding_dim: int | None = None,
+    head: str = "tied",
+    cutoffs: Sequence[int] = (),
+    div_value: float = 1,
+    tie_projections: bool = False,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    carry_state: bool = False,
+    seed: int | None = None,
+    **settings,
+) -> LanguageModel:
+    """Builds a DEQ-Transformer language model.
+
+    Args:
+        vocabulary_size: number of tokens.
+        units: width of the equilibrium.
+        embedding_dim: width of the frequent words' vectors; `units` if not given.
+        head: `"tied"`, `"softmax"`, or `"adaptive"`: adaptive embedding and the projected adaptive
+            softmax tied to it.
+        cutoffs: first ids of the clusters but the first, for `"adaptive"`.
+        div_value: by how much vectors narrow from cluster to cluster.
+        tie_projections: whether embedding and softmax share the projections of the clusters.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        auxiliary_weight: weight of the losses of `correction_steps`.
+        carry_state: carry the memory from window to window.
+        seed: seed of initialisation and dropout.
+        **settings: of `core_of`.
+    """
+    core = core_of(units=units, seed=seed, **settings)
+    if head not in ("tied", "softmax", "adaptive"):
+        raise ValueError(
+            f"`head` must be 'tied', 'softmax' or 'adaptive'. Received: head={head!r}."
+        )
+    options: dict[str, Any] = {"head": head}
+    width = units if embedding_dim is None else embedding_dim
+    if head == "adaptive":
+        adaptive = {
+            "cutoffs": cutoffs,
+            "embedding_dim": width,
+            "div_value": div_value,
+            "dtype": core.dtype_policy,
+        }
+        small = {"projection_initializer": keras.initializers.RandomNormal(stddev=0.01)}
+        options["embedding"] = AdaptiveEmbedding(
+            vocabulary_size,
+            output_dim=units,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            name="embedding",
+            **small,
+            **adaptive,
+        )
+        options["head"] = AdaptiveSoftmax(
+            vocabulary_size,
+            form="projected",
+            tied=True,
+            tie_projections=tie_projections,
+            name="head",
+            **small,
+            **adaptive,
+        )
+        width = units  # what the core reads
+    return language_model_of(
+        core,
+        vocabulary_size,
+        width,
+        **options,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        auxiliary_weight=auxiliary_weight,
+        carry_state=carry_state,
+        seed=after(seed),
+    )
+
+
+@takes_settings_of(core_of)
+def sequence_classifier(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    classes: int,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    seed: int | None = None,
+    **settings,
+) -> SequenceClassifier:
+    """Builds a DEQ-Transformer that classifies every step of a sequence of ids.
+
+    Args:
+        vocabulary_size: values of the input.
+        embedding_dim: width of its embedding.
+        classes: classes of a step.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        seed: seed of initialisation and dropout.
+        **settings: of `core_of`.
+    """
+    core = core_of(seed=seed, **settings)
+    model = SequenceClassifier(
+        core,
+        classes,
+        vocabulary_size=vocabulary_size,
+        embedding_dim=embedding_dim,
+        return_sequences=True,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        seed=after(seed),
+        dtype=core.dtype_policy,
+    )
+    model.build((None, None))
+    return model
+
+
+@entry(
+    Recipe(
+        name="deq_transformer_ptb_word",
+        family="deq_transformer",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank: a transformer of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10_000,
+            "units": 480,
+            "heads": 8,
+            "inner_units": 18_000,
+            "memory_length": 70,
+            "input_dropout": 0.5,
+            "hidden_dropout": 0.2,
+            "attention_dropout": 0.1,
+            "output_dropout": 0.5,
+            "max_steps": 30,
+            "inference_max_steps": 40,
+            "pretrain_steps": 10_000,
+            "pretrain_levels": 8,
+            "carry_state": True,
+        },
+        data=DataSpec("ptb_word", batch_size=20, eval_batch_size=10, length=70),
+        optimizer=OptimizerSpec("Adam", learning_rate=2.5e-4, global_clipnorm=0.25),
+        schedule=ScheduleSpec("cosine", warmup=0.05),
+        epochs=150,
+        reported=Reported("perplexity", None, "no figure in the paper", ""),
+        parameters=23_975_440,
+        notes="The paper trains only its DEQ-TrellisNet on this data set. The size is that "
+        "model's 24M; all settings are ours and have not been trained to the end.",
+    )
+)
+@forwards_to(language_model)
+def deq_transformer_ptb_word(**settings) -> LanguageModel:
+    """DEQ-Transformer for words of Penn Treebank: 24M parameters; settings of ours."""
+    return language_model(**settings)
+
+
+# WikiText-103: the released configurations.
+_REGULARIZED: dict[str, Any] = {
+    "model.input_dropout": 0.06,
+    "model.hidden_dropout": 0.06,
+    "model.position_dropout": 0.06,
+    "model.output_dropout": 0.06,
+    "model.attention_dropout": 0.01,
+    "model.memory_length": 300,
+    "reported.value": None,
+    "reported.source": "release of the regularised models",
+    "reported.size": "98M",
+}
+
+
+@entry(
+    Recipe(
+        name="deq_transformer_wt103",
+        family="deq_transformer",
+        task="language_model",
+        summary="Word-level language model on WikiText-103: a transformer of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 267_735,
+            "embedding_dim": 700,
+            "units": 700,
+            "heads": 10,
+            "inner_units": 48_000,
+            "memory_length": 150,
+            "span": 1000,
+            "head": "adaptive",
+            "cutoffs": [20_000, 40_000, 200_000],
+            "div_value": 4,
+            "input_dropout": 0.05,
+            "hidden_dropout": 0.05,
+            "position_dropout": 0.05,
+            "output_dropout": 0.05,
+            "solver": "anderson",
+            "max_steps": 30,
+            "inference_max_steps": 30,
+            "backward_solver": "broyden",
+            "backward_max_steps": 35,
+            "pretrain_steps": 32_000,
+            "pretrain_levels": 2,
+            "carry_state": True,
+        },
+        data=DataSpec("wikitext103", batch_size=56, eval_batch_size=16, length=150),
+        optimizer=OptimizerSpec("Adam", learning_rate=2.5e-4, global_clipnorm=0.25),
+        schedule=ScheduleSpec("cosine", warmup=16 / 300),
+        epochs=24,
+        reported=Reported("perplexity", 23.2, "DEQ paper, Table 3", "110M"),
+        parameters=97_851_488,
+        variants={
+            "small": {
+                "model.embedding_dim": 500,
+                "model.units": 500,
+                "model.inner_units": 2500,
+                "model.div_value": 1,
+                "parameters": 138_648_238,
+                "reported.value": 32.4,
+                "reported.size": "138M",
+            },
+            "regularized": {
+                **_REGULARIZED,
+                "model.max_steps": 12,
+                "model.inference_max_steps": 12,
+                "model.backward_max_steps": 13,
+                "model.jacobian_weight": 1.9,
+                "model.jacobian_frequency": 0.35,
+            },
+            "pre_norm_regularized": {
+                **_REGULARIZED,
+                "model.normalize_first": True,
+                "model.max_steps": 14,
+                "model.inference_max_steps": 14,
+                "model.backward_max_steps": 14,
+                "model.jacobian_weight": 2.0,
+                "model.jacobian_frequency": 0.4,
+            },
+        },
+        notes="The medium model with adaptive embedding: 23.2 in the paper, 24 to 25 by the first "
+        "release, 23.1 to 23.8 by the second, with its regularised models; these figures and the "
+        "number of the table are from memory. The released sizes give 97.9M parameters, the paper "
+        "quotes 110M. Projections of clusters 1 to 3 are two weights each, as the release counts "
+        "them; `tie_projections` makes them one (97,691,888). 300,000 steps are 24.4 epochs. "
+        "The release raises the Jacobian weight in the course of training and varies the solver "
+        "limit by two steps; here both are fixed. No script of the small model is released: its "
+        "sizes are chosen to give the 138M, of which 4.5M outside the embedding, that the paper "
+        "quotes.",
+    )
+)
+@forwards_to(language_model)
+def deq_transformer_wt103(**settings) -> LanguageModel:
+    """DEQ-Transformer for words of WikiText-103: 98M parameters, 23.2 test perplexity (Table 3)."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_transformer_copy_memory",
+        family="deq_transformer",
+        task="sequence_classifier",
+        summary="Recall ten symbols after a long delay: a transformer of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10,
+            "embedding_dim": 32,
+            "classes": 10,
+            "units": 32,
+            "heads": 2,
+            "inner_units": 76,
+            "weight_normalization": False,
+            "max_steps": 12,
+            "inference_max_steps": 24,
+        },
+        data=DataSpec("copy_memory", batch_size=16, options={"delay": 400}),
+        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
+        epochs=20,
+        reported=Reported("nll", 3.5e-6, "DEQ paper, first experiment", "14K"),
+        parameters=14_006,
+        notes="The delay and the size of the paper's experiment; settings of ours.",
+    )
+)
+@forwards_to(sequence_classifier)
+def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
+    """DEQ-Transformer for the copy-memory task: 14K parameters."""
+    return sequence_classifier(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_transformer_python_docs",
+        family="deq_transformer",
+        task="language_model",
+        summary="Small character-level transformer of infinite depth on Python's documentation.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "units": 96,
+            "heads": 4,
+            "inner_units": 384,
+            "memory_length": 64,
+            "inference_memory_length": 128,
+            "solver": {"name": "anderson", "memory": 4},
+            "max_steps": 12,
+            "inference_max_steps": 24,
+            "tolerance": 1e-2,
+            "carry_state": True,
+        },
+        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
+        epochs=6,
+        jit_compile=True,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=159_075,
+        notes="Settings of ours. Evaluation has a longer memory and more solver steps than "
+        "training.",
+    )
+)
+@forwards_to(language_model)
+def deq_transformer_python_docs(**settings) -> LanguageModel:
+    """A small character-level DEQ-Transformer on Python's own documentation; settings of ours."""
+    return language_model(**settings)

@@ -1,0 +1,448 @@
+"""DEQ-TrellisNet: the trellis network of infinite depth, as language models and on copy memory.
+
+Only the WikiText-103 settings of the released code are known; the others are those of the
+TrellisNet of the same size, with a solver in place of the levels.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from keras_seq.layers import AdaptiveSoftmax, DeepEquilibrium, DEQTrellisCell
+from keras_seq.models import LanguageModel, SequenceClassifier
+from keras_seq.zoo._around_core import after, language_model_of, policy_of
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
+
+
+def core_of(
+    *,
+    units: int,
+    output_units: int,
+    kernel_size: int = 2,
+    weight_normalization: bool = True,
+    hidden_dropout: float = 0.0,
+    weight_dropout: float = 0.0,
+    state: str = "exact",
+    solver: Any = "broyden",
+    gradient: str = "implicit",
+    max_steps: int = 30,
+    inference_max_steps: int | None = None,
+    tolerance: float = 1e-3,
+    stop: str = "relative",
+    backward_solver: Any = None,
+    backward_max_steps: int | None = None,
+    backward_tolerance: float | None = None,
+    phantom_steps: int = 5,
+    subsequence_length: int | None = None,
+    pretrain_steps: int = 0,
+    pretrain_levels: int = 4,
+    jacobian_weight: float = 0.0,
+    jacobian_frequency: float = 1.0,
+    correction_steps: Sequence[int] = (),
+    correction_decay: float = 0.8,
+    correction_frequency: float = 1.0,
+    dtype: str | None = None,
+    seed: int | None = None,
+) -> DeepEquilibrium:
+    """Builds the equilibrium of a trellis cell.
+
+    Args:
+        units: hidden units besides the output channels.
+        output_units: output channels.
+        kernel_size: taps of the convolutions.
+        weight_normalization: normalise the kernels.
+        hidden_dropout: variational rate of the hidden-to-hidden path.
+        weight_dropout: rate for elements of the hidden kernel.
+        state: the kind of state carried in training, `"exact"` or `"history"`.
+        solver: of the forward solve.
+        gradient: `"implicit"`, `"one_step"`, `"phantom"` or `"unrolled"`.
+        max_steps: the most solver steps in training.
+        inference_max_steps: the most in evaluation.
+        tolerance: of the forward solve.
+        stop: `"relative"` or `"absolute"`.
+        backward_solver: of the backward solve.
+        backward_max_steps: its limit.
+        backward_tolerance: its tolerance.
+        phantom_steps: applications of the phantom gradient.
+        subsequence_length: steps of the chunks that are solved in order.
+        pretrain_steps: training steps with `pretrain_levels` levels in place of the solve.
+        pretrain_levels: levels in that phase.
+        jacobian_weight: of the Jacobian regularisation.
+        jacobian_frequency: probability that a training step has it.
+        correction_steps: solver steps whose iterates are supervised too.
+        correction_decay: how fast their weight falls away from the end.
+        correction_frequency: probability that a training step supervises them.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: of initialisation and dropout.
+    """
+    policy = policy_of(dtype)
+    cell = DEQTrellisCell(
+        units,
+        output_units,
+        kernel_size,
+        weight_normalization=weight_normalization,
+        hidden_dropout=hidden_dropout,
+        weight_dropout=weight_dropout,
+        state=state,
+        seed=seed,
+        dtype=policy,
+        name="cell",
+    )
+    return DeepEquilibrium(
+        cell,
+        solver=solver,
+        gradient=gradient,
+        max_steps=max_steps,
+        inference_max_steps=inference_max_steps,
+        tolerance=tolerance,
+        stop=stop,
+        backward_solver=backward_solver,
+        backward_max_steps=backward_max_steps,
+        backward_tolerance=backward_tolerance,
+        phantom_steps=phantom_steps,
+        subsequence_length=subsequence_length,
+        pretrain_steps=pretrain_steps,
+        pretrain_levels=pretrain_levels,
+        jacobian_weight=jacobian_weight,
+        jacobian_frequency=jacobian_frequency,
+        correction_steps=correction_steps,
+        correction_decay=correction_decay,
+        correction_frequency=correction_frequency,
+        seed=after(seed, 2),
+        dtype=policy,
+        name="equilibrium",
+    )
+
+
+def _takes_settings_of(builder):
+    """Names the settings of `builder` in the signature of a function that hands them on to it."""
+
+    def decorate(function):
+        own = inspect.signature(function)
+        names = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        known = {parameter.name for parameter in names}
+        others = inspect.signature(builder).parameters.values()
+        names += [parameter for parameter in others if parameter.name not in known]
+        function.__signature__ = own.replace(parameters=names)
+        return function
+
+    return decorate
+
+
+@_takes_settings_of(core_of)
+def language_model(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    units: int,
+    output_units: int,
+    head: str = "tied",
+    cutoffs: Sequence[int] = (),
+    embedding_dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    activation_regularization: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    history: int = 0,
+    carry_state: bool = False,
+    seed: int | None = None,
+    **settings,
+) -> LanguageModel:
+    """Builds a DEQ-TrellisNet language model.
+
+    Args:
+        vocabulary_size: number of tokens.
+        embedding_dim: width of the embedding.
+        units: hidden units besides the output channels.
+        output_units: output channels; equal to `embedding_dim` with a tied head.
+        head: `"tied"`, `"softmax"` or `"adaptive"` (tied split softmax).
+        cutoffs: ends of all but the last split of the adaptive softmax.
+        embedding_dropout: rate for rows of the embedding.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        auxiliary_weight: weight of the losses of `correction_steps`.
+        activation_regularization: weight of the mean squared output.
+        temporal_activation_regularization: weight of the mean squared difference of successive
+            outputs.
+        history: leading steps of a window without loss.
+        carry_state: carry the state from window to window.
+        seed: seed of initialisation and dropout.
+        **settings: of `core_of`.
+    """
+    core = core_of(units=units, output_units=output_units, seed=seed, **settings)
+    if head not in ("tied", "softmax", "adaptive"):
+        raise ValueError(
+            f"`head` must be 'tied', 'softmax' or 'adaptive'. Received: head={head!r}."
+        )
+    options: dict[str, Any] = {"head": head}
+    if head == "adaptive":
+        options["head"] = AdaptiveSoftmax(
+            vocabulary_size, cutoffs=cutoffs, tied=True, dtype=core.dtype_policy, name="head"
+        )
+    return language_model_of(
+        core,
+        vocabulary_size,
+        embedding_dim,
+        **options,
+        embedding_dropout=embedding_dropout,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        auxiliary_weight=auxiliary_weight,
+        activation_regularization=activation_regularization,
+        temporal_activation_regularization=temporal_activation_regularization,
+        history=history,
+        carry_state=carry_state,
+        seed=after(seed),
+    )
+
+
+@_takes_settings_of(core_of)
+def sequence_classifier(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    classes: int,
+    units: int,
+    output_units: int,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    seed: int | None = None,
+    **settings,
+) -> SequenceClassifier:
+    """Builds a DEQ-TrellisNet that classifies every step of a sequence of ids.
+
+    Args:
+        vocabulary_size: values of the input.
+        embedding_dim: width of its embedding.
+        classes: classes of a step.
+        units: hidden units besides the output channels.
+        output_units: output channels.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        auxiliary_weight: weight of the losses of `correction_steps`.
+        seed: seed of initialisation and dropout.
+        **settings: of `core_of`.
+    """
+    core = core_of(units=units, output_units=output_units, seed=seed, **settings)
+    model = SequenceClassifier(
+        core,
+        classes,
+        vocabulary_size=vocabulary_size,
+        embedding_dim=embedding_dim,
+        return_sequences=True,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        auxiliary_weight=auxiliary_weight,
+        seed=after(seed),
+        dtype=core.dtype_policy,
+    )
+    model.build((None, None))
+    return model
+
+
+@entry(
+    Recipe(
+        name="deq_trellisnet_ptb_word",
+        family="deq_trellisnet",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank, of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10_000,
+            "embedding_dim": 400,
+            "units": 1000,
+            "output_units": 400,
+            "weight_normalization": False,
+            "embedding_dropout": 0.1,
+            "input_dropout": 0.45,
+            "hidden_dropout": 0.28,
+            "output_dropout": 0.45,
+            "weight_dropout": 0.5,
+            "activation_regularization": 2.0,
+            "temporal_activation_regularization": 1.0,
+            "max_steps": 45,
+            "inference_max_steps": 60,
+            "pretrain_steps": 30_000,
+            "pretrain_levels": 40,
+            "history": 55,
+        },
+        data=DataSpec("ptb_word", batch_size=16, eval_batch_size=12, length=55, history=55),
+        optimizer=OptimizerSpec("SGD", learning_rate=20.0, global_clipnorm=0.225, l2=1.2e-6),
+        schedule=ScheduleSpec("plateau", factor=0.25, patience=10, minimum=0.02),
+        epochs=500,
+        reported=Reported("perplexity", 57.1, "DEQ paper, Table 2", "24M"),
+        parameters=24_181_200,
+        notes="No settings for this data set are released: these are TrellisNet's, with the solver "
+        "limits and the pre-training of the released WikiText-103 script. The second bias of the "
+        "cell makes it 5,600 parameters larger than the TrellisNet. The number of the table is "
+        "from memory.",
+    )
+)
+@forwards_to(language_model)
+def deq_trellisnet_ptb_word(**settings) -> LanguageModel:
+    """DEQ-TrellisNet for words of Penn Treebank: 24M parameters, 57.1 test perplexity (Table 2)."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_trellisnet_wt103",
+        family="deq_trellisnet",
+        task="language_model",
+        summary="Word-level language model on WikiText-103, of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 267_735,
+            "embedding_dim": 500,
+            "units": 1500,
+            "output_units": 500,
+            "head": "adaptive",
+            "cutoffs": [2800, 20_000, 76_000],
+            "input_dropout": 0.1,
+            "hidden_dropout": 0.1,
+            "output_dropout": 0.1,
+            "state": "history",
+            "max_steps": 45,
+            "inference_max_steps": 60,
+            "stop": "absolute",
+            "tolerance": 4.5e-4,
+            "backward_tolerance": 1e-6,
+            "subsequence_length": 50,
+            "pretrain_steps": 30_000,
+            "pretrain_levels": 40,
+            "carry_state": True,
+        },
+        data=DataSpec("wikitext103", batch_size=49, eval_batch_size=4, length=100),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=0.07),
+        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(15, 20, 23), minimum=1e-5),
+        epochs=25,
+        reported=Reported("perplexity", 29.0, "DEQ paper, Table 3", "180M"),
+        parameters=174_168_738,
+        notes="The released script's sizes give 174M; the paper quotes 180M. Its tolerance, "
+        "1e-6 for each element of a batch, is that of a chunk here: 1e-6 √(50 · 4000). Its "
+        "backward one, 2e-10, is below what float32 resolves. It also lowers the rate after five "
+        "epochs without progress. The number of the table is from memory.",
+    )
+)
+@forwards_to(language_model)
+def deq_trellisnet_wt103(**settings) -> LanguageModel:
+    """DEQ-TrellisNet for words of WikiText-103: 174M parameters, 29.0 test perplexity (Table 3)."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_trellisnet_ptb_char",
+        family="deq_trellisnet",
+        task="language_model",
+        summary="Character-level language model on Penn Treebank, of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 50,
+            "embedding_dim": 200,
+            "units": 1000,
+            "output_units": 200,
+            "embedding_dropout": 0.02,
+            "input_dropout": 0.1,
+            "hidden_dropout": 0.29,
+            "output_dropout": 0.1,
+            "weight_dropout": 0.26,
+            "max_steps": 45,
+            "inference_max_steps": 60,
+            "pretrain_steps": 30_000,
+            "pretrain_levels": 40,
+            "carry_state": True,
+        },
+        data=DataSpec("ptb_char", batch_size=24, eval_batch_size=10, length=125),
+        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.2, l2=8e-7),
+        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(220, 350), minimum=1e-5),
+        epochs=400,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=13_469_250,
+        notes="The paper does not report this data set: TrellisNet's settings, with the solver "
+        "limits and the pre-training of the released WikiText-103 script.",
+    )
+)
+@forwards_to(language_model)
+def deq_trellisnet_ptb_char(**settings) -> LanguageModel:
+    """DEQ-TrellisNet for characters of Penn Treebank: 13.5M parameters; settings of ours."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_trellisnet_copy_memory",
+        family="deq_trellisnet",
+        task="sequence_classifier",
+        summary="Recall ten symbols after a long delay, with a model of infinite depth.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10,
+            "embedding_dim": 10,
+            "classes": 10,
+            "units": 18,
+            "output_units": 18,
+            "weight_normalization": False,
+            "max_steps": 30,
+            "inference_max_steps": 60,
+        },
+        data=DataSpec("copy_memory", batch_size=32, options={"delay": 400}),
+        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
+        epochs=20,
+        reported=Reported("accuracy", None, "no figure in the paper", ""),
+        parameters=13_826,
+        notes="The delay of the paper's experiment, in which a DEQ-Transformer has 14K "
+        "parameters; the DEQ-TrellisNet and its settings are ours.",
+    )
+)
+@forwards_to(sequence_classifier)
+def deq_trellisnet_copy_memory(**settings) -> SequenceClassifier:
+    """DEQ-TrellisNet for the copy-memory task: 14K parameters; settings of ours."""
+    return sequence_classifier(**settings)
+
+
+@entry(
+    Recipe(
+        name="deq_trellisnet_python_docs",
+        family="deq_trellisnet",
+        task="language_model",
+        summary="Small character-level language model of infinite depth on Python's documentation.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "embedding_dim": 64,
+            "units": 32,
+            "output_units": 64,
+            "solver": {"name": "broyden", "memory": 10},
+            "max_steps": 16,
+            "inference_max_steps": 30,
+            "tolerance": 1e-2,
+            "carry_state": True,
+        },
+        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-2, global_clipnorm=1.0),
+        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
+        epochs=6,
+        jit_compile=True,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=130_851,
+        variants={
+            "unrolled": {
+                "model.gradient": "unrolled",
+                "model.max_steps": 12,
+                "model.inference_max_steps": 12,
+            }
+        },
+        notes="Settings of ours, those of `trellisnet_python_docs`. `variant='unrolled'` is the "
+        "network of 12 levels with the same weights in all of them.",
+    )
+)
+@forwards_to(language_model)
+def deq_trellisnet_python_docs(**settings) -> LanguageModel:
+    """A small character-level DEQ-TrellisNet on Python's own documentation; settings of ours."""
+    return language_model(**settings)

@@ -1,0 +1,376 @@
+"""LSTMs, GRUs and plain recurrent networks: the baselines of the R-Transformer paper.
+
+Their figures are those that Bai, Kolter and Koltun (2018) report and that paper quotes. Sizes are
+given roughly; layers here are as wide as gives a model of that size.
+"""
+
+from typing import Any
+
+import keras
+
+from keras_seq.layers import LSTM, KerasRecurrent, RecurrentStack
+from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+from keras_seq.zoo import r_transformer as r_transformer  # its protocols are used here
+from keras_seq.zoo._around_core import (
+    after,
+    classifier_of,
+    frame_model_of,
+    language_model_of,
+    policy_of,
+    protocol_of,
+)
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+CELLS = ("lstm", "gru", "rnn")
+PAPERS = {
+    "lstm": "Hochreiter, Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997.",
+    "gru": (
+        "Cho, van Merriënboer, Gulcehre, Bahdanau, Bougares, Schwenk, Bengio: Learning Phrase "
+        "Representations using RNN Encoder-Decoder for Statistical Machine Translation. EMNLP 2014."
+    ),
+    "rnn": "Elman: Finding Structure in Time. Cognitive Science 14(2), 1990.",
+}
+
+
+def stack(
+    cell: str,
+    widths: list[int],
+    dropout: float,
+    input_dropout: float,
+    output_dropout: float,
+    variational: bool,
+    dtype: str | None,
+    seed: int | None,
+) -> RecurrentStack:
+    """Recurrent layers of one kind on top of each other."""
+    if cell not in CELLS:
+        raise ValueError(f"`cell` must be one of {CELLS}. Received: cell={cell!r}.")
+    policy = policy_of(dtype)
+    layers = []
+    for index, width in enumerate(widths):
+        options: dict[str, Any] = {"dtype": policy, "name": f"{cell}_{index + 1}"}
+        own = after(seed, 10 + index)
+        if cell == "lstm":
+            layers.append(LSTM(width, seed=own, **options))
+            continue
+        kind = keras.layers.GRU if cell == "gru" else keras.layers.SimpleRNN
+        layers.append(KerasRecurrent(kind(width, seed=own, dtype=policy), **options))
+    return RecurrentStack(
+        layers,
+        dropout=dropout,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        variational=variational,
+        seed=seed,
+        dtype=policy,
+        name="recurrent_stack",
+    )
+
+
+def language_model(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    cell: str = "lstm",
+    units: int,
+    layers: int = 2,
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    variational: bool = False,
+    head: str = "tied",
+    carry_state: bool = True,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> LanguageModel:
+    """Builds a language model of several recurrent layers.
+
+    Args:
+        vocabulary_size: number of tokens.
+        embedding_dim: width of the embedding, and of the last layer if the head is tied.
+        cell: `"lstm"`, `"gru"` or `"rnn"`.
+        units: width of the layers.
+        layers: number of layers.
+        dropout: rate between the layers.
+        input_dropout: rate before the first layer.
+        output_dropout: rate after the last layer.
+        variational: one dropout mask for all steps of a sequence.
+        head: `"tied"` or `"softmax"`.
+        carry_state: carry the state from window to window.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    widths = [units] * (layers - 1) + [embedding_dim if head == "tied" else units]
+    core = stack(cell, widths, dropout, input_dropout, output_dropout, variational, dtype, seed)
+    return language_model_of(
+        core,
+        vocabulary_size,
+        embedding_dim,
+        head=head,
+        carry_state=carry_state,
+        seed=after(seed),
+        name=name,
+    )
+
+
+def sequence_classifier(
+    *,
+    features: int,
+    classes: int,
+    cell: str = "lstm",
+    units: int,
+    layers: int = 1,
+    dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    variational: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> SequenceClassifier:
+    """Builds recurrent layers that classify sequences of vectors at their last step.
+
+    Args:
+        features: width of the inputs.
+        classes: number of classes.
+        cell: `"lstm"`, `"gru"` or `"rnn"`.
+        units: width of the layers.
+        layers: number of layers.
+        dropout: rate between the layers.
+        output_dropout: rate after the last layer.
+        variational: one dropout mask for all steps of a sequence.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    core = stack(cell, [units] * layers, dropout, 0.0, output_dropout, variational, dtype, seed)
+    return classifier_of(core, features, classes, seed=after(seed), name=name)
+
+
+def frame_model(
+    *,
+    notes: int = 88,
+    cell: str = "lstm",
+    units: int,
+    layers: int = 2,
+    dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    variational: bool = False,
+    sum_over_time: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> FrameModel:
+    """Builds recurrent layers that predict the notes of the next frame.
+
+    Args:
+        notes: width of a frame.
+        cell: `"lstm"`, `"gru"` or `"rnn"`.
+        units: width of the layers.
+        layers: number of layers.
+        dropout: rate between the layers.
+        output_dropout: rate after the last layer.
+        variational: one dropout mask for all steps of a sequence.
+        sum_over_time: minimise the sum over the frames of a tune, not their mean.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    core = stack(cell, [units] * layers, dropout, 0.0, output_dropout, variational, dtype, seed)
+    return frame_model_of(core, notes, sum_over_time=sum_over_time, seed=after(seed), name=name)
+
+
+SIZES_NOTE = "Widths are chosen for the paper's size; they and the training are settings of ours."
+
+
+# Pixels (R-Transformer paper, Table 1)
+
+
+def _seq_mnist(cell: str, units: int, parameters: int, accuracy: float) -> Recipe:
+    return Recipe(
+        name=f"{cell}_seq_mnist",
+        family="recurrent",
+        task="sequence_classifier",
+        summary="MNIST digits, read pixel by pixel.",
+        paper=PAPERS[cell],
+        model={"features": 1, "classes": 10, "cell": cell, "units": units, "layers": 1},
+        data=DataSpec("seq_mnist", batch_size=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(11, 21, 31, 41)),
+        epochs=50,
+        monitor="val_accuracy",
+        reported=Reported("accuracy", accuracy, "TCN paper, Table 1", "70K"),
+        parameters=parameters,
+        notes=SIZES_NOTE,
+    )
+
+
+@entry(_seq_mnist("lstm", 130, 70_470, 87.2))
+@forwards_to(sequence_classifier)
+def lstm_seq_mnist(**settings) -> SequenceClassifier:
+    """LSTM for sequential MNIST: 130 units, 87.2% test accuracy in the papers."""
+    return sequence_classifier(**settings)
+
+
+@entry(_seq_mnist("gru", 150, 70_360, 96.2))
+@forwards_to(sequence_classifier)
+def gru_seq_mnist(**settings) -> SequenceClassifier:
+    """GRU for sequential MNIST: 150 units, 96.2% test accuracy in the papers."""
+    return sequence_classifier(**settings)
+
+
+@entry(_seq_mnist("rnn", 260, 70_730, 21.5))
+@forwards_to(sequence_classifier)
+def rnn_seq_mnist(**settings) -> SequenceClassifier:
+    """A plain recurrent network for sequential MNIST: 260 units, 21.5% in the papers."""
+    return sequence_classifier(**settings)
+
+
+# Polyphonic music (R-Transformer paper, Table 2)
+
+
+def _nottingham(cell: str, units: int, parameters: int, nll: float) -> Recipe:
+    return Recipe(
+        name=f"{cell}_nottingham",
+        family="recurrent",
+        task="frame_model",
+        summary="Polyphonic music, under the protocol of rtransformer_nottingham.",
+        paper=PAPERS[cell],
+        model={
+            "notes": 88,
+            "cell": cell,
+            "units": units,
+            "layers": 2,
+            "dropout": 0.2,
+            "output_dropout": 0.2,
+        },
+        **protocol_of("rtransformer_nottingham"),
+        reported=Reported("nll_per_frame", nll, "TCN paper, Table 1", "1M"),
+        parameters=parameters,
+        notes="Widths are ours, for about a million parameters; training is that of "
+        "rtransformer_nottingham.",
+    )
+
+
+@entry(_nottingham("lstm", 280, 1_068_568, 3.29))
+@forwards_to(frame_model)
+def lstm_nottingham(**settings) -> FrameModel:
+    """LSTM for the Nottingham tunes: 2 layers of 280 units, 3.29 nats a frame."""
+    return frame_model(**settings)
+
+
+@entry(_nottingham("gru", 330, 1_100_308, 3.46))
+@forwards_to(frame_model)
+def gru_nottingham(**settings) -> FrameModel:
+    """GRU for the Nottingham tunes: 2 layers of 330 units, 3.46 nats a frame."""
+    return frame_model(**settings)
+
+
+@entry(_nottingham("rnn", 580, 1_112_528, 4.05))
+@forwards_to(frame_model)
+def rnn_nottingham(**settings) -> FrameModel:
+    """A plain recurrent network for the Nottingham tunes: 2 layers of 580 units, 4.05 nats."""
+    return frame_model(**settings)
+
+
+# Penn Treebank (R-Transformer paper, Tables 3 and 4)
+
+
+def _ptb_char(cell: str, units: int, parameters: int, bits: float) -> Recipe:
+    return Recipe(
+        name=f"{cell}_ptb_char",
+        family="recurrent",
+        task="language_model",
+        summary="Character-level language model on Penn Treebank.",
+        paper=PAPERS[cell],
+        model={
+            "vocabulary_size": 50,
+            "embedding_dim": 100,
+            "cell": cell,
+            "units": units,
+            "layers": 2,
+            "dropout": 0.1,
+            "output_dropout": 0.1,
+            "head": "softmax",
+        },
+        data=DataSpec("ptb_char", batch_size=32, length=150),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
+        epochs=50,
+        early_stopping=8,
+        reported=Reported("bits_per_character", bits, "TCN paper, Table 1", "3M"),
+        parameters=parameters,
+        notes=SIZES_NOTE,
+    )
+
+
+@entry(_ptb_char("lstm", 450, 2_644_750, 1.36))
+@forwards_to(language_model)
+def lstm_ptb_char(**settings) -> LanguageModel:
+    """LSTM for characters of Penn Treebank: 2 layers of 450 units, 1.36 bits in the papers."""
+    return language_model(**settings)
+
+
+@entry(_ptb_char("gru", 520, 2_626_890, 1.37))
+@forwards_to(language_model)
+def gru_ptb_char(**settings) -> LanguageModel:
+    """GRU for characters of Penn Treebank: 2 layers of 520 units, 1.37 bits in the papers."""
+    return language_model(**settings)
+
+
+@entry(_ptb_char("rnn", 900, 2_571_850, 1.48))
+@forwards_to(language_model)
+def rnn_ptb_char(**settings) -> LanguageModel:
+    """A plain recurrent network for characters of Penn Treebank: 2 layers of 900 units, 1.48."""
+    return language_model(**settings)
+
+
+def _ptb_word(name: str, cell: str, units: int, parameters: int, perplexity: float) -> Recipe:
+    return Recipe(
+        name=name,
+        family="recurrent",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank.",
+        paper=PAPERS[cell],
+        model={
+            "vocabulary_size": 10_000,
+            "embedding_dim": units,
+            "cell": cell,
+            "units": units,
+            "layers": 2,
+            "dropout": 0.5,
+            "input_dropout": 0.5,
+            "output_dropout": 0.5,
+        },
+        data=DataSpec("ptb_word", batch_size=20, eval_batch_size=10, length=35),
+        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
+        epochs=50,
+        early_stopping=8,
+        reported=Reported("perplexity", perplexity, "TCN paper, Table 1", "13M"),
+        parameters=parameters,
+        notes=SIZES_NOTE,
+    )
+
+
+@entry(_ptb_word("lstm_ptb_word_650", "lstm", 650, 13_280_400, 78.93))
+@forwards_to(language_model)
+def lstm_ptb_word_650(**settings) -> LanguageModel:
+    """LSTM for words of Penn Treebank: 2 layers of 650 units, 78.93 perplexity in the papers."""
+    return language_model(**settings)
+
+
+@entry(_ptb_word("gru_ptb_word", "gru", 700, 12_898_400, 92.48))
+@forwards_to(language_model)
+def gru_ptb_word(**settings) -> LanguageModel:
+    """GRU for words of Penn Treebank: 2 layers of 700 units, 92.48 perplexity in the papers."""
+    return language_model(**settings)
+
+
+@entry(_ptb_word("rnn_ptb_word", "rnn", 900, 12_251_800, 114.5))
+@forwards_to(language_model)
+def rnn_ptb_word(**settings) -> LanguageModel:
+    """A plain recurrent network for words of Penn Treebank: 2 layers of 900 units, 114.50."""
+    return language_model(**settings)

@@ -1,0 +1,328 @@
+"""Temporal convolutional networks: the baselines of the R-Transformer paper, and their recipes.
+
+Sizes are the defaults of the released scripts of Bai, Kolter and Koltun (2018).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_seq.layers import TCN
+from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+from keras_seq.zoo import r_transformer as r_transformer  # its protocols are used here
+from keras_seq.zoo._around_core import (
+    after,
+    classifier_of,
+    frame_model_of,
+    language_model_of,
+    policy_of,
+    protocol_of,
+)
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+PAPER = (
+    "Bai, Kolter, Koltun: An Empirical Evaluation of Generic Convolutional and Recurrent Networks "
+    "for Sequence Modeling. arXiv:1803.01271, 2018."
+)
+
+
+def _core(dtype: str | None, seed: int | None, **settings: Any) -> TCN:
+    return TCN(**settings, seed=seed, dtype=policy_of(dtype), name="tcn")
+
+
+def language_model(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    units: int | Sequence[int],
+    levels: int | None = None,
+    kernel_size: int = 3,
+    weight_normalization: bool = True,
+    dropout: float = 0.0,
+    spatial_dropout: bool = False,
+    embedding_value_dropout: float = 0.0,
+    head: str = "tied",
+    history: int = 0,
+    carry_state: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> LanguageModel:
+    """Builds a language model of a temporal convolutional network.
+
+    Args:
+        vocabulary_size: number of tokens.
+        embedding_dim: width of the embedding, and of the last block if the head is tied.
+        units: channels of all blocks, or of each.
+        levels: number of blocks; `None` for as many as `units` has entries.
+        kernel_size: taps of the convolutions.
+        weight_normalization: normalise the kernels.
+        dropout: rate after each convolution.
+        spatial_dropout: drop whole channels.
+        embedding_value_dropout: rate for single values of the embedded tokens.
+        head: `"tied"` or `"softmax"`.
+        history: leading steps of a window without loss.
+        carry_state: carry the state from window to window.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    core = _core(
+        dtype,
+        seed,
+        units=units,
+        levels=levels,
+        kernel_size=kernel_size,
+        weight_normalization=weight_normalization,
+        dropout=dropout,
+        spatial_dropout=spatial_dropout,
+        input_dropout=embedding_value_dropout,
+    )
+    return language_model_of(
+        core,
+        vocabulary_size,
+        embedding_dim,
+        head=head,
+        history=history,
+        carry_state=carry_state,
+        seed=after(seed),
+        name=name,
+    )
+
+
+def sequence_classifier(
+    *,
+    features: int,
+    classes: int,
+    units: int | Sequence[int],
+    levels: int | None = None,
+    kernel_size: int = 7,
+    weight_normalization: bool = True,
+    dropout: float = 0.0,
+    spatial_dropout: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> SequenceClassifier:
+    """Builds a temporal convolutional network that classifies sequences at their last step.
+
+    Args:
+        features: width of the inputs.
+        classes: number of classes.
+        units: channels of all blocks, or of each.
+        levels: number of blocks; `None` for as many as `units` has entries.
+        kernel_size: taps of the convolutions.
+        weight_normalization: normalise the kernels.
+        dropout: rate after each convolution.
+        spatial_dropout: drop whole channels.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    core = _core(
+        dtype,
+        seed,
+        units=units,
+        levels=levels,
+        kernel_size=kernel_size,
+        weight_normalization=weight_normalization,
+        dropout=dropout,
+        spatial_dropout=spatial_dropout,
+    )
+    return classifier_of(core, features, classes, seed=after(seed), name=name)
+
+
+def frame_model(
+    *,
+    notes: int = 88,
+    units: int | Sequence[int],
+    levels: int | None = None,
+    kernel_size: int = 5,
+    weight_normalization: bool = True,
+    dropout: float = 0.0,
+    spatial_dropout: bool = False,
+    sum_over_time: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> FrameModel:
+    """Builds a temporal convolutional network that predicts the notes of the next frame.
+
+    Args:
+        notes: width of a frame.
+        units: channels of all blocks, or of each.
+        levels: number of blocks; `None` for as many as `units` has entries.
+        kernel_size: taps of the convolutions.
+        weight_normalization: normalise the kernels.
+        dropout: rate after each convolution.
+        spatial_dropout: drop whole channels.
+        sum_over_time: minimise the sum over the frames of a tune, not their mean.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    core = _core(
+        dtype,
+        seed,
+        units=units,
+        levels=levels,
+        kernel_size=kernel_size,
+        weight_normalization=weight_normalization,
+        dropout=dropout,
+        spatial_dropout=spatial_dropout,
+    )
+    return frame_model_of(core, notes, sum_over_time=sum_over_time, seed=after(seed), name=name)
+
+
+SIZES_NOTE = (
+    "Sizes are the defaults of the released script. The paper speaks of dropping whole channels "
+    "(`spatial_dropout=True`); the release drops single values, as here. "
+)
+
+
+@entry(
+    Recipe(
+        name="tcn_seq_mnist",
+        family="tcn",
+        task="sequence_classifier",
+        summary="MNIST digits, read pixel by pixel.",
+        paper=PAPER,
+        model={
+            "features": 1,
+            "classes": 10,
+            "units": 25,
+            "levels": 8,
+            "kernel_size": 7,
+            "dropout": 0.05,
+        },
+        data=DataSpec("seq_mnist", batch_size=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=2e-3),
+        # After every ten epochs, as the script does it.
+        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(11,)),
+        epochs=20,
+        monitor="val_accuracy",
+        reported=Reported("accuracy", 99.0, "TCN paper, Table 1", "70K"),
+        parameters=66_910,
+        notes=SIZES_NOTE + "The script trains with 60,000 images; here the last "
+        "5,000 are for validation.",
+    )
+)
+@forwards_to(sequence_classifier)
+def tcn_seq_mnist(**settings) -> SequenceClassifier:
+    """TCN for sequential MNIST: 8 blocks of 25 channels, 99.0% test accuracy."""
+    return sequence_classifier(**settings)
+
+
+@entry(
+    Recipe(
+        name="tcn_nottingham",
+        family="tcn",
+        task="frame_model",
+        summary="Polyphonic music, under the protocol of rtransformer_nottingham.",
+        paper=PAPER,
+        model={"notes": 88, "units": 150, "levels": 4, "kernel_size": 5, "dropout": 0.25},
+        **protocol_of("rtransformer_nottingham"),
+        reported=Reported("nll_per_frame", 3.07, "TCN paper, Table 1", "1M"),
+        parameters=882_538,
+        notes=SIZES_NOTE + "Training is that of rtransformer_nottingham, for comparison under one "
+        "protocol; the script trains with Adam at 1e-3, one tune a step, the loss summed over it, "
+        "and a clipping before the gradients are there, which has no effect.",
+    )
+)
+@forwards_to(frame_model)
+def tcn_nottingham(**settings) -> FrameModel:
+    """TCN for the Nottingham tunes: 4 blocks of 150 channels, 3.07 nats a frame."""
+    return frame_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="tcn_ptb_char",
+        family="tcn",
+        task="language_model",
+        summary="Character-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 50,
+            "embedding_dim": 100,
+            "units": [450, 450, 100],
+            "kernel_size": 3,
+            "dropout": 0.1,
+            "embedding_value_dropout": 0.1,
+            "history": 80,
+        },
+        data=DataSpec("ptb_char", batch_size=32, eval_batch_size=1, length=320, history=80),
+        optimizer=OptimizerSpec("SGD", learning_rate=4.0, global_clipnorm=0.15),
+        schedule=ScheduleSpec("plateau", factor=0.1, patience=3),
+        epochs=100,
+        reported=Reported("bits_per_character", 1.31, "TCN paper, Table 1", "3M"),
+        parameters=2_222_100,
+        notes=SIZES_NOTE,
+    )
+)
+@forwards_to(language_model)
+def tcn_ptb_char(**settings) -> LanguageModel:
+    """TCN for characters of Penn Treebank: 3 blocks of up to 450 channels, 1.31 bits."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="tcn_ptb_word",
+        family="tcn",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10_000,
+            "embedding_dim": 600,
+            "units": 600,
+            "levels": 4,
+            "kernel_size": 3,
+            "dropout": 0.45,
+            "embedding_value_dropout": 0.25,
+            "history": 40,
+        },
+        data=DataSpec("ptb_word", batch_size=16, eval_batch_size=10, length=40, history=40),
+        optimizer=OptimizerSpec("SGD", learning_rate=4.0, global_clipnorm=0.35),
+        schedule=ScheduleSpec("plateau", factor=0.5, patience=5),
+        epochs=100,
+        reported=Reported("perplexity", 88.68, "TCN paper, Table 1", "13M"),
+        parameters=14_659_600,
+        notes=SIZES_NOTE,
+    )
+)
+@forwards_to(language_model)
+def tcn_ptb_word(**settings) -> LanguageModel:
+    """TCN for words of Penn Treebank: 4 blocks of 600 channels, 88.68 perplexity."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="tcn_python_docs",
+        family="tcn",
+        task="language_model",
+        summary="Small character-level language model on the documentation that ships with Python.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "embedding_dim": 64,
+            "units": [128, 128, 128, 64],
+            "kernel_size": 3,
+            "carry_state": True,
+        },
+        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
+        epochs=6,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=332_003,
+        notes="Settings of ours. The state is carried from window to window, so that the first "
+        "steps of a window see the last ones of the window before.",
+    )
+)
+@forwards_to(language_model)
+def tcn_python_docs(**settings) -> LanguageModel:
+    """A small character-level TCN on Python's own documentation; settings of ours."""
+    return language_model(**settings)

@@ -1,0 +1,271 @@
+"""Transformer-XL language models: baselines of the R-Transformer and DEQ papers, and their recipes.
+
+The WikiText-103 settings are those of the released script of the base model; the others are ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, TransformerXL
+from keras_seq.models import LanguageModel
+from keras_seq.zoo._around_core import after, language_model_of, policy_of
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.registry import entry, forwards_to
+
+PAPER = (
+    "Dai, Yang, Yang, Carbonell, Le, Salakhutdinov: Transformer-XL: Attentive Language Models "
+    "Beyond a Fixed-Length Context. ACL 2019."
+)
+
+
+def language_model(
+    *,
+    vocabulary_size: int,
+    units: int,
+    levels: int,
+    heads: int,
+    inner_units: int,
+    head_units: int | None = None,
+    memory_length: int = 0,
+    inference_memory_length: int | None = None,
+    span: int | None = None,
+    clamp_length: int | None = None,
+    normalize_first: bool = False,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    embedding_dropout: float = 0.0,
+    head: str = "tied",
+    cutoffs: Sequence[int] = (),
+    div_value: float = 1,
+    carry_state: bool = True,
+    dtype: str | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+) -> LanguageModel:
+    """Builds a Transformer-XL language model.
+
+    Args:
+        vocabulary_size: number of tokens.
+        units: width of the embedding and of all levels.
+        levels: number of levels.
+        heads: attention heads.
+        inner_units: width of the feed-forward parts.
+        head_units: width of a head; `None` for `units / heads`.
+        memory_length: steps of the memory in training.
+        inference_memory_length: steps of the memory in evaluation; `None` for those of training.
+        span: how many steps a step sees at each level; `None` for all.
+        clamp_length: distances beyond it count as it; `None` for none.
+        normalize_first: normalise before each sublayer, not after it.
+        dropout: rate of the dropout of values.
+        attention_dropout: rate of the dropout of attention probabilities.
+        embedding_dropout: rate for rows of the embedding.
+        head: `"tied"`, `"softmax"`, or `"adaptive"`: the adaptive softmax with the tables of the
+            embedding.
+        cutoffs: first ids of the clusters but the first, for `"adaptive"`.
+        div_value: by how much vectors narrow from cluster to cluster.
+        carry_state: carry the memory from window to window.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        name: the model's name.
+    """
+    policy = policy_of(dtype)
+    core = TransformerXL(
+        levels,
+        heads,
+        inner_units,
+        head_units=head_units,
+        memory_length=memory_length,
+        inference_memory_length=inference_memory_length,
+        span=span,
+        clamp_length=clamp_length,
+        normalize_first=normalize_first,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        seed=seed,
+        dtype=policy,
+        name="transformer_xl",
+    )
+    options: dict[str, Any] = {"head": head}
+    # The embedding also multiplies by the square root of the width, as the paper's code does.
+    options["embedding"] = AdaptiveEmbedding(
+        vocabulary_size,
+        units,
+        cutoffs=cutoffs if head == "adaptive" else (),
+        div_value=div_value if head == "adaptive" else 1,
+        embeddings_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        dtype=policy,
+        name="embedding",
+    )
+    if head == "adaptive":
+        options["head"] = AdaptiveSoftmax(
+            vocabulary_size,
+            cutoffs=cutoffs,
+            form="projected",
+            tied=True,
+            embedding_dim=units,
+            div_value=div_value,
+            tie_projections=True,
+            dtype=policy,
+            name="head",
+        )
+    return language_model_of(
+        core,
+        vocabulary_size,
+        units,
+        embedding_dropout=embedding_dropout,
+        carry_state=carry_state,
+        seed=after(seed),
+        name=name,
+        **options,
+    )
+
+
+@entry(
+    Recipe(
+        name="transformer_xl_ptb_word",
+        family="transformer_xl",
+        task="language_model",
+        summary="Word-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 10_000,
+            "units": 380,
+            "levels": 16,
+            "heads": 10,
+            "head_units": 38,
+            "inner_units": 700,
+            "memory_length": 70,
+            "span": 71,
+            "dropout": 0.5,
+            "attention_dropout": 0.2,
+            "embedding_dropout": 0.2,
+        },
+        data=DataSpec("ptb_word", batch_size=20, eval_batch_size=10, length=70),
+        optimizer=OptimizerSpec("Adam", learning_rate=2.5e-4, global_clipnorm=0.25),
+        schedule=ScheduleSpec("cosine", warmup=0.02),
+        epochs=300,
+        reported=Reported("perplexity", 54.5, "Transformer-XL paper, abstract", "24M"),
+        parameters=23_916_360,
+        notes="No script of this model is released. Sizes are ours, for about the 24M parameters "
+        "of the paper (that number is from memory). The paper also has variational dropout and "
+        "weight averaging as AWD-LSTM; neither is here, and the settings have not been trained to "
+        "the end.",
+    )
+)
+@forwards_to(language_model)
+def transformer_xl_ptb_word(**settings) -> LanguageModel:
+    """Transformer-XL for words of Penn Treebank: 16 levels of width 380, 54.5 perplexity."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="transformer_xl_ptb_char",
+        family="transformer_xl",
+        task="language_model",
+        summary="Character-level language model on Penn Treebank.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 50,
+            "units": 256,
+            "levels": 6,
+            "heads": 8,
+            "inner_units": 1024,
+            "memory_length": 320,
+            "span": 321,
+            "dropout": 0.15,
+        },
+        data=DataSpec("ptb_char", batch_size=16, length=160),
+        optimizer=OptimizerSpec("Adam", learning_rate=2.5e-4, global_clipnorm=0.25),
+        schedule=ScheduleSpec("cosine", warmup=0.02),
+        epochs=30,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=5_138_994,
+        notes="Settings of ours, which have not been trained to the end.",
+    )
+)
+@forwards_to(language_model)
+def transformer_xl_ptb_char(**settings) -> LanguageModel:
+    """Transformer-XL for characters of Penn Treebank: 6 levels of width 256; settings of ours."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="transformer_xl_wt103",
+        family="transformer_xl",
+        task="language_model",
+        summary="Word-level language model on WikiText-103: the base model.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 267_735,
+            "units": 410,
+            "levels": 16,
+            "heads": 10,
+            "head_units": 41,
+            "inner_units": 2100,
+            "memory_length": 150,
+            "dropout": 0.1,
+            "head": "adaptive",
+            "cutoffs": [20_000, 40_000, 200_000],
+        },
+        data=DataSpec("wikitext103", batch_size=60, eval_batch_size=10, length=150),
+        optimizer=OptimizerSpec("Adam", learning_rate=2.5e-4, global_clipnorm=0.25),
+        schedule=ScheduleSpec("cosine"),
+        epochs=17,
+        reported=Reported("perplexity", 24.03, "Transformer-XL repository, base model", "151M"),
+        parameters=151_107_538,
+        variants={
+            "evaluation": {
+                "model.inference_memory_length": 640,
+                "model.span": 641,
+                "model.clamp_length": 400,
+                "data.length": 64,
+                "data.eval_batch_size": 10,
+            }
+        },
+        notes="Sizes and training of the released script of the base model; 200,000 steps are 17.4 "
+        "epochs. The cut-offs, the clipping and the quoted size are from memory. The figure is "
+        "that of an evaluation with a memory of 640 steps and distances clamped at 400, which "
+        "`variant='evaluation'` has.",
+    )
+)
+@forwards_to(language_model)
+def transformer_xl_wt103(**settings) -> LanguageModel:
+    """Transformer-XL for words of WikiText-103: the base model, 151M parameters, 24.03."""
+    return language_model(**settings)
+
+
+@entry(
+    Recipe(
+        name="transformer_xl_python_docs",
+        family="transformer_xl",
+        task="language_model",
+        summary="Small character-level language model on the documentation that ships with Python.",
+        paper=PAPER,
+        model={
+            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "units": 96,
+            "levels": 3,
+            "heads": 4,
+            "inner_units": 384,
+            "memory_length": 63,
+            "span": 64,
+            "normalize_first": True,
+        },
+        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
+        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
+        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
+        epochs=6,
+        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        parameters=371_811,
+        notes="Settings of ours. Each level looks back 63 steps, so that the memory holds all that "
+        "a step sees and generation equals the full pass.",
+    )
+)
+@forwards_to(language_model)
+def transformer_xl_python_docs(**settings) -> LanguageModel:
+    """A small character-level Transformer-XL on Python's own documentation; settings of ours."""
+    return language_model(**settings)
