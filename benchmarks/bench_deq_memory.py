@@ -1,10 +1,12 @@
 """Peak memory of a training step of a deep equilibrium layer, and of the same levels unrolled.
 
 `python benchmarks/run.py deq_memory` prints the figures. Every number comes from a process of its
-own: `python benchmarks/bench_deq_memory.py implicit 40` is one of them. Memory is what the process
-had mapped at its peak, which does not depend on how busy the machine is.
+own: `python benchmarks/bench_deq_memory.py implicit 40` is one of them. Memory is the peak of what
+the process had resident.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -15,18 +17,18 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import benchmark
+from harness import benchmark, resident
 
-BATCH, LENGTH, FEATURES = 8, 100, 128
-UNITS, OUTPUT_UNITS = 384, 128
+BATCH, LENGTH, FEATURES = 16, 100, 64
+UNITS, OUTPUT_UNITS = 192, 64
 MEMORY = 3  # pairs that Broyden's method keeps
 STEPS = (10, 40, 160)
 
 
-def allocated() -> float:
-    """The most memory that this process has had mapped so far, in MiB, in use or not."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmPeak:")[1].split()[0]) / 1024
+def keep_resident() -> None:
+    """Asks the system not to page out this process, so that a busy machine measures the same."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mlockall(7)  # current and future pages, once they are used
 
 
 def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[str, Any]:
@@ -48,6 +50,9 @@ def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[st
     from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
     from keras_seq.solvers import driver
 
+    keep_resident()
+    # One operation at a time: else the peak depends on which ones happen to run together.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
     driver.PATIENCE = 10**9  # take all the steps, with or without progress
     keras.utils.set_random_seed(0)
     cell = DEQTrellisCell(
@@ -73,12 +78,11 @@ def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[st
             loss = tf.reduce_mean(tf.square(outputs))
         return tape.gradient(loss, weights), solution["steps"]
 
-    step(x[:1, :2])  # threads and their memory
     run = step.get_concrete_function(x)
-    before = allocated()
+    before = resident()
     gradients, taken = run(x)
     finite = all(np.isfinite(gradient).all() for gradient in gradients)
-    peak = allocated()
+    peak = resident()
     return {
         "peak_mib": peak,
         "step_mib": peak - before,

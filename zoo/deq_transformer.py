@@ -37,6 +37,7 @@ def core_of(
     attention_dropout: float = 0.0,
     position_dropout: float = 0.0,
     kernel_deviation: float | None = None,
+    injection_deviation: float | None = None,
     solver: Any = "broyden",
     gradient: str = "implicit",
     max_steps: int = 30,
@@ -74,6 +75,7 @@ def core_of(
         position_dropout: rate for features of the positions.
         kernel_deviation: standard deviation of the kernels at the start, without weight
             normalisation; `None` for the cell's own.
+        injection_deviation: that of the injection's kernel.
         solver: of the forward solve.
         gradient: `"implicit"`, `"one_step"`, `"phantom"` or `"unrolled"`.
         max_steps: the most solver steps in training.
@@ -96,9 +98,10 @@ def core_of(
         seed: of initialisation and dropout.
     """
     policy = policy_of(dtype)
-    initializer = None
-    if kernel_deviation is not None:
-        initializer = keras.initializers.RandomNormal(stddev=kernel_deviation, seed=seed)
+
+    def normal(deviation):
+        return None if deviation is None else keras.initializers.RandomNormal(stddev=deviation)
+
     cell = DEQTransformerCell(
         units,
         heads,
@@ -111,7 +114,8 @@ def core_of(
         hidden_dropout=hidden_dropout,
         attention_dropout=attention_dropout,
         position_dropout=position_dropout,
-        kernel_initializer=initializer,
+        kernel_initializer=normal(kernel_deviation),
+        injection_initializer=normal(injection_deviation),
         seed=seed,
         dtype=policy,
         name="cell",
@@ -408,18 +412,26 @@ def deq_transformer_wt103(**settings) -> LanguageModel:
             "embedding_dim": 32,
             "classes": 10,
             "units": 32,
-            "heads": 2,
+            "heads": 4,
             "inner_units": 76,
-            "weight_normalization": False,
+            "injection_deviation": 4.0,
             "max_steps": 12,
             "inference_max_steps": 24,
         },
-        data=DataSpec("copy_memory", batch_size=16, options={"delay": 400}),
-        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
-        epochs=20,
+        data=DataSpec(
+            "copy_memory",
+            batch_size=8,
+            options={"delay": 400, "n_train": 800, "n_validation": 104, "n_test": 1000},
+        ),
+        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=0.5),
+        schedule=ScheduleSpec("cosine", minimum=3e-5),
+        epochs=8,
+        jit_compile=True,
         reported=Reported("nll", 3.5e-6, "DEQ paper, first experiment", "14K"),
-        parameters=14_006,
-        notes="The delay and the size of the paper's experiment; settings of ours.",
+        parameters=14_274,
+        notes="The delay and the size of the paper's experiment; settings of ours. The "
+        "injection starts large, as the embedding starts small; else the loss stays at that "
+        "of guessing for long. The reported figure is a loss, from memory.",
     )
 )
 @forwards_to(sequence_classifier)
@@ -440,6 +452,7 @@ def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
             "units": 96,
             "heads": 4,
             "inner_units": 384,
+            "injection_deviation": 0.5,
             "memory_length": 64,
             "inference_memory_length": 128,
             "solver": {"name": "anderson", "memory": 4},

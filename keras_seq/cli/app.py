@@ -7,7 +7,13 @@ from typing import Annotated
 import typer
 
 from keras_seq._version import __version__
-from keras_seq.cli import generate_command, model_commands, run_commands, weights_commands
+from keras_seq.cli import (
+    generate_command,
+    model_commands,
+    run_commands,
+    tune_command,
+    weights_commands,
+)
 
 app = typer.Typer(
     name="keras-seq",
@@ -35,7 +41,13 @@ def _program(
     del version
 
 
-for _module in (model_commands, run_commands, generate_command, weights_commands):
+for _module in (
+    model_commands,
+    run_commands,
+    tune_command,
+    generate_command,
+    weights_commands,
+):
     _module.add_to(app)
 
 

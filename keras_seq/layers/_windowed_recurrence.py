@@ -1,9 +1,8 @@
 """The recurrence of `LocalRNN` over all windows at once, with a gradient of its own.
 
 Each step of the windows is one matrix product over all positions. Automatic differentiation would
-compute a partial gradient of the shared recurrent kernel at every step, and would turn each slice of
-the projected input into a padded gradient of the whole. Here the kernel's gradient is one product
-over the rows of all steps, and a step keeps only what its own gradient needs.
+compute a partial gradient of the shared recurrent kernel at every step. Here the kernel's gradient
+is one product over the rows of all steps, and a step keeps only what its own gradient needs.
 """
 
 from typing import Any

@@ -315,7 +315,8 @@ class DeepEquilibrium(keras.layers.Layer):
             masks = self.get_masks(ops.shape(keras.tree.flatten(x)[0])[0]) if training else {}
         if initial_guess is not None:
             initial_guess = self._compute_type(initial_guess)
-        parts, auxiliary, solution = [], [], None
+        parts, auxiliary = [], []
+        solution: Any = None
         for piece, guess in chunks(x, self.subsequence_length, initial_guess):
             z0 = self._start(piece) if guess is None else guess
             f = self._function(piece, training, state, masks, None if parts else z0)
@@ -452,6 +453,7 @@ class DeepEquilibrium(keras.layers.Layer):
             options["initial_state"] = state
         if masks is not None and hasattr(cell, "get_masks"):
             options["masks"] = masks
+        context: Any
         if prepared:
             context = cell.prepare(x, **options)
         else:  # the tensors of a call, apart from its other arguments
@@ -462,7 +464,7 @@ class DeepEquilibrium(keras.layers.Layer):
             if prepared:
                 value = cell.iterate(z, context)
             else:
-                tensors = dict(context)
+                tensors: dict[str, Any] = dict(context)
                 value = cell(z, tensors.pop("x"), **tensors, **options)
             return ops.cast(value, self.compute_dtype)
 

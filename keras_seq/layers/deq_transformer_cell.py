@@ -54,9 +54,8 @@ class DEQTransformerCell(keras.layers.Layer):
         attention_dropout: rate of the dropout of the attention probabilities.
         position_dropout: rate of a mask on the features of the sinusoids.
         inject: whether the cell owns W and b; else x is u itself, (b, t, 3d).
-        kernel_initializer: of the kernels; N(0, 0.02²) by default, or uniform within ± 1 / √fan-in
-            with weight normalisation.
-        injection_initializer: of W; N(0, 0.02²) by default.
+        kernel_initializer: of the kernels; uniform within ± 1 / √fan-in by default.
+        injection_initializer: of W; the same default.
         seed: of the masks.
         **kwargs: of `keras.layers.Layer`.
 
@@ -120,10 +119,12 @@ class DEQTransformerCell(keras.layers.Layer):
         self.position_dropout = check_rate(position_dropout, "position_dropout")
         self.inject = inject
         if kernel_initializer is None:
-            kernel_initializer = default_initializer(weight_normalization)
+            # Small kernels make f nearly the identity on normalised vectors: no one equilibrium.
+            kernel_initializer = default_initializer(True)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        small = keras.initializers.RandomNormal(stddev=0.02)
-        self.injection_initializer = keras.initializers.get(injection_initializer or small)
+        if injection_initializer is None:
+            injection_initializer = default_initializer(True)
+        self.injection_initializer = keras.initializers.get(injection_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.attention = RelativeAttention(

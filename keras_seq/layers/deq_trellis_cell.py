@@ -272,7 +272,8 @@ class DEQTrellisCell(keras.layers.Layer):
         """(b, k-1 + t, d) to (b, t, 4 width), as one product over all taps."""
         steps = ops.shape(padded)[1] - (self.kernel_size - 1)
         taps = [padded[:, tap : tap + steps] for tap in range(self.kernel_size)]
-        return ops.matmul(ops.concatenate(taps, axis=-1), kernel)
+        rows = ops.reshape(ops.concatenate(taps, axis=-1), (-1, kernel.shape[0]))
+        return ops.reshape(ops.matmul(rows, kernel), (-1, steps, kernel.shape[1]))
 
     def iterate(self, z, context):
         """One application of f."""

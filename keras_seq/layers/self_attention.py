@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
+from keras_seq.layers._causal_attention import attend
 from keras_seq.layers._products import matrix_product
-from keras_seq.layers._seeded_dropout import seeded_dropout
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
 
@@ -16,8 +16,8 @@ class SelfAttention(keras.layers.Layer):
     """Multi-head scaled dot-product self-attention whose keys and values can be carried.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.2; the pooling layer of the
-    R-Transformer (Wang et al., 2019, section 3.2). Logits are scaled by 1 / √(d / heads). Without
-    dropout it is `keras.ops.dot_product_attention`.
+    R-Transformer (Wang et al., 2019, section 3.2). Logits are scaled by 1 / √(d / heads). Long
+    causal sequences are worked on in blocks of queries, without the logits of later steps.
 
     **State.** A dict of the `keys` (b, m, d) and `values` (b, m, d) of past steps and of `valid`
     (b, m), one where there was a step and zero before the first one and at masked steps. With a
@@ -38,7 +38,8 @@ class SelfAttention(keras.layers.Layer):
         x: (b, t, d).
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state.
-        training: whether to draw a dropout mask.
+        training: whether to draw a dropout mask, and to use a gradient written by hand, which cannot
+            be differentiated again.
         mask: (b, t); masked steps are seen by none.
         dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
         return_probabilities: also return the attention probabilities (b, heads, t, m + t), right
@@ -160,11 +161,21 @@ class SelfAttention(keras.layers.Layer):
             value = ops.concatenate([given["values"], value], axis=1)
             valid = ops.concatenate([given["valid"], now], axis=1)
 
-        seen = self._seen(length, ops.shape(key)[1], valid)
-        pooled, probabilities = self._attend(query, key, value, seen, dropout_seed)
+        query = query * (self.features // self.heads) ** -0.5
+        pooled, probabilities = attend(
+            *(self._split(part) for part in (query, key, value)),
+            valid,
+            causal=self.causal,
+            span=self.span,
+            rate=self.dropout,
+            seed=dropout_seed,
+            written_gradient=bool(training) and not return_probabilities,
+            in_blocks=not return_probabilities,
+        )
+        pooled = ops.reshape(ops.transpose(pooled, (0, 2, 1, 3)), (-1, length, self.features))
         results = [matrix_product(pooled, self.output_kernel) + self.output_bias]
         if return_probabilities:
-            results.append(probabilities)
+            results.append(probabilities[0])
         if return_state:
             results.append(self._state(key, value, valid))
         return results[0] if len(results) == 1 else tuple(results)
@@ -173,40 +184,6 @@ class SelfAttention(keras.layers.Layer):
         """From (b, t, d) to (b, h, t, d / h)."""
         shape = (-1, ops.shape(tensor)[1], self.heads, self.features // self.heads)
         return ops.transpose(ops.reshape(tensor, shape), (0, 2, 1, 3))
-
-    def _seen(self, length, total, valid):
-        """Which keys each query sees, (1 or b, 1, t, m + t); `None` where it sees all."""
-        seen = None
-        if self.causal:
-            rows = ops.expand_dims(ops.arange(length), 1) + (total - length)
-            columns = ops.expand_dims(ops.arange(total), 0)
-            seen = columns <= rows
-            if self.span is not None:
-                seen = ops.logical_and(seen, columns > rows - self.span)
-            seen = seen[None, None]
-        if valid is not None:
-            real = (valid > 0)[:, None, None, :]
-            seen = real if seen is None else ops.logical_and(seen, real)
-        return seen
-
-    def _attend(self, query, key, value, seen, seed):
-        """Attention of (b, t, d) queries over (b, s, d) keys: what it pools, and how.
-
-        Returns:
-            (b, t, d), and the probabilities (b, h, t, s) before dropout.
-        """
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        query, key, value = (self._split(part) for part in (query, key, value))
-        query = query * (self.features // self.heads) ** -0.5
-        logits = ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), wide)
-        if seen is not None:
-            # A choice, not a sum: TensorFlow on CPUs merges a scaled product and a sum into one
-            # operation that is hundreds of times slower.
-            logits = ops.where(seen, logits, ops.cast(-1e9, wide))
-        probabilities = ops.cast(ops.softmax(logits), self.compute_dtype)
-        pooled = ops.matmul(seeded_dropout(probabilities, self.dropout, seed), value)
-        pooled = ops.transpose(pooled, (0, 2, 1, 3))
-        return ops.reshape(pooled, (-1, ops.shape(pooled)[1], self.features)), probabilities
 
     def _state(self, key, value, valid):
         if valid is None:

@@ -225,7 +225,7 @@ class TransformerXL(keras.layers.Layer):
         for level in range(self.levels):
             inputs.append(x)
             memory = None
-            if past:
+            if past and state is not None:
                 memory = ops.cast(state["hidden"][:, level, self._kept - past :], x.dtype)
                 memory = ops.stop_gradient(memory) if training else memory
             x = self._level(level, x, memory, options, seed, batch, length)

@@ -1,0 +1,99 @@
+"""R-Transformer: training steps on tunes and on pixels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from harness import Work, alternate, benchmark, measure, train_step
+
+# The sizes of `rtransformer_nottingham` and of `rtransformer_seq_mnist`, without dropout.
+TUNE = {"width": 160, "blocks": 3, "local_layers": 1, "window": 6}
+PIXEL = {"width": 32, "blocks": 8, "local_layers": 2, "window": 7}
+NOTES, FRAMES, TUNES = 88, 200, 16
+PIXEL_BATCH, PIXEL_STEPS = 8, 784
+
+
+def core_flops(rows: int, steps: int, width: int, blocks: int, local_layers: int, window: int):
+    """Operations of the forward products: GRU windows, causal attention, feed-forward.
+
+    A window's first step has no recurrent product, and a step's attention sees on average half of
+    the steps.
+    """
+    windows = 3 * width**2 * window
+    attention = 4 * width**2 + 2 * width * (steps + 1) / 2
+    return 2.0 * rows * blocks * (local_layers * windows + attention + 8 * width**2)
+
+
+def tune_flops(batch: int) -> float:
+    """Three times the forward products of a batch of tunes."""
+    rows = batch * FRAMES
+    ends = 2.0 * rows * 2 * NOTES * TUNE["width"]
+    return 3 * (core_flops(rows, FRAMES, **TUNE) + ends)
+
+
+def pixel_flops() -> float:
+    return 3 * core_flops(PIXEL_BATCH * PIXEL_STEPS, PIXEL_STEPS, **PIXEL)
+
+
+def tune_step(batch: int, jit_compile: bool = False) -> Callable[[], Any]:
+    import keras
+
+    import keras_seq
+
+    keras.utils.set_random_seed(0)
+    model = keras_seq.zoo.rtransformer_nottingham(dropout=0.0)
+    optimizer = keras_seq.optimizers.Adam(1e-3, global_clipnorm=1.0)
+    model.compile(optimizer, jit_compile=jit_compile)
+    rng = np.random.default_rng(0)
+    frames = (rng.random((batch, FRAMES, NOTES)) < 0.05).astype("float32")
+    return train_step(model, (frames, frames), jit_compile)
+
+
+def pixel_step(jit_compile: bool) -> Callable[[], Any]:
+    import keras
+
+    import keras_seq
+
+    keras.utils.set_random_seed(0)
+    model = keras_seq.zoo.rtransformer_seq_mnist(dropout=0.0)
+    model.compile(keras_seq.optimizers.Adam(1e-3), jit_compile=jit_compile)
+    rng = np.random.default_rng(0)
+    x = rng.random((PIXEL_BATCH, PIXEL_STEPS, 1)).astype("float32")
+    y = rng.integers(0, 10, PIXEL_BATCH).astype("int32")
+    return train_step(model, (x, y), jit_compile)
+
+
+@benchmark("rt_tune_step", "rtransformer_nottingham's step on one tune of 200 frames")
+def rt_tune_step():
+    return measure(lambda: tune_step(1), tune_flops(1), rounds=15)
+
+
+@benchmark("rt_tune_step_xla", "the same with XLA")
+def rt_tune_step_xla():
+    return measure(lambda: tune_step(1, jit_compile=True), tune_flops(1), rounds=15)
+
+
+@benchmark("rt_tune_batch", "frames a second of 16 tunes a step, in turn with one")
+def rt_tune_batch():
+    many, one = Work(tune_step(TUNES)), Work(tune_step(1), repeat=4)
+    for work in (many, one):
+        work.function()
+    alternate(9, many, one)
+    ratios = [TUNES * b / a for a, b in zip(many.seconds, one.seconds, strict=True)]
+    return {
+        "seconds": many.median,
+        "flops": tune_flops(TUNES),
+        "one_seconds": one.median,
+        "frames_a_second": TUNES * FRAMES / many.median,
+        "times_the_frames_of_one": float(np.median(ratios)),
+    }
+
+
+@benchmark("rt_pixel_step", "rtransformer_seq_mnist's step, batch 8, as a graph")
+def rt_pixel_step():
+    return measure(lambda: pixel_step(jit_compile=False), pixel_flops(), rounds=5)
+
+
+@benchmark("rt_pixel_step_xla", "the same with XLA")
+def rt_pixel_step_xla():
+    return measure(lambda: pixel_step(jit_compile=True), pixel_flops(), rounds=5)

@@ -1,0 +1,206 @@
+"""The command `tune`: a search for better settings of a recipe."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_seq.cli.errors import UsageError
+from keras_seq.cli.model_commands import find_recipe
+from keras_seq.cli.options import DataDir, Debug, Json, Settings
+from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
+from keras_seq.cli.settings import apply_settings
+
+DEFAULT_MODEL = "trellisnet_python_docs"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("tune")(tune)
+
+
+def tune(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."
+        ),
+    ] = None,
+    tuner: Annotated[str, typer.Option(help="`random`, `hyperband` or `bayesian`.")] = "random",
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials at most.  [default: 20; hyperband: one whole pass]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of a trial; hyperband: of the longest.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of a trial at most.")
+    ] = None,
+    max_parameters: Annotated[
+        int | None, typer.Option(min=1, help="Trainable parameters of a model at most.")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="`nll`, `perplexity`, `bits`, `accuracy`, `nll_per_frame` or `mse`, on the "
+            "validation split.  [default: what the recipe monitors]"
+        ),
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A search space in a JSON file, instead of the family's.")
+    ] = None,
+    show_space: Annotated[
+        bool, typer.Option("--show-space", help="Print the search space as JSON and end.")
+    ] = False,
+    data_dir: DataDir = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Search folder.  [default: runs/tune-MODEL-NUMBER]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the values that are tried.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the search in --run-dir, or else the newest."),
+    ] = False,
+    settings: Settings = None,
+    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="`mirrored`: train each trial on several devices.")
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="Their names, separated by commas.  [default: all GPUs]")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better settings of a model's recipe, trial by trial.
+
+    Ctrl-C ends the search and exits with code 1; --resume continues it. The best recipe is written
+    to best_recipe.json, which `keras-seq train --recipe` takes.
+    """
+    command(_tune)(
+        json_wanted,
+        debug,
+        model=model,
+        space_file=space,
+        show_space=show_space,
+        run_dir=run_dir,
+        resume=resume,
+        settings=settings or [],
+        variant=variant,
+        devices=devices,
+        quiet=quiet,
+        tuner=tuner,
+        trials=trials,
+        epochs=epochs,
+        max_steps=max_steps,
+        max_parameters=max_parameters,
+        objective=objective,
+        data_dir=data_dir,
+        seed=seed,
+        strategy=strategy,
+    )
+
+
+def _tune(
+    output: Output,
+    model: str | None,
+    space_file: Path | None,
+    show_space: bool,
+    run_dir: Path | None,
+    resume: bool,
+    settings: list[str],
+    variant: str | None,
+    devices: str | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    if resume and (settings or variant or space_file):
+        raise UsageError("--resume goes on with the search as it was begun: leave the others out.")
+    recipe = None
+    if not (resume and model is None):
+        recipe = find_recipe(model or DEFAULT_MODEL, variant)
+        recipe = apply_settings(recipe, settings)
+    from keras_seq import tuning
+
+    _check_names(tuning, options)
+    space = None if space_file is None else _space(tuning, space_file)
+    if show_space:
+        from keras_seq.tuning.space import to_json
+
+        if recipe is None:
+            raise UsageError("--show-space needs a MODEL.")
+        output.document(to_json(tuning.space(recipe) if space is None else space))
+        return
+    restore_interrupt()
+    try:
+        results = tuning.search(
+            recipe,
+            run_dir=run_dir,
+            resume=resume,
+            space=space,
+            devices=None if devices is None else devices.split(","),
+            verbose=0 if quiet else 1,
+            console=output.console,
+            **options,
+        )
+    except KeyboardInterrupt:
+        where = "" if run_dir is None else f" --run-dir {shlex.quote(str(run_dir))}"
+        again = f"keras-seq tune{where} --resume"
+        print(f"keras-seq: interrupted. Continue with: {again}", file=sys.stderr)
+        raise typer.Exit(FAILED) from None
+    if output.json_wanted:
+        output.document(_document(results))
+    elif not quiet:
+        _show(output, results)
+
+
+def _check_names(tuning, options: dict[str, Any]) -> None:
+    from keras_seq.tuning.tuners import NAMES
+
+    if options["tuner"] not in NAMES:
+        raise UsageError(f"--tuner must be one of: {', '.join(NAMES)}.")
+    if options["objective"] is not None:
+        try:
+            tuning.objective(options["objective"])
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+
+def _space(tuning, file: Path):
+    try:
+        return tuning.load_space(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _document(results) -> dict[str, Any]:
+    best = results.best
+    return {
+        "search": str(results.folder),
+        "objective": results.objective.name,
+        "direction": results.objective.direction,
+        "completed": results.count("completed"),
+        "failed": results.count("failed"),
+        "best": best,
+        "best_recipe": None if best is None else str(results.folder / "best_recipe.json"),
+    }
+
+
+def _show(output: Output, results) -> None:
+    folder = shlex.quote(os.path.relpath(results.folder))
+    if not output.console.is_terminal:
+        output.console.width = 160
+    output.line()
+    output.console.print(results.table(number=6))
+    failed = results.count("failed")
+    output.line(f"{results.count('completed')} trials completed, {failed} failed.")
+    if not (results.folder / "results.png").is_file() and results.count("completed") > 1:
+        output.line('No results.png: it needs matplotlib (pip install "keras-seq[plots]").')
+    output.line("Next:")
+    output.line(f"  keras-seq train --recipe {folder}/best_recipe.json")
+    output.line(f"  tensorboard --logdir {folder}")

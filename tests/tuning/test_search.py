@@ -1,0 +1,368 @@
+"""Searches: all tuners, trials that fail, resuming, tables and pictures, several processes."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_seq import training, tuning, zoo
+from keras_seq.cli.app import app
+from keras_seq.tuning.trial import TrialFailed, Trials
+
+HERE = Path(__file__).parent
+SPACE = {
+    "model.units": tuning.Choice((8, 16)),
+    "optimizer.learning_rate": tuning.Float(1e-4, 0.5, sampling="log", default=1e-3),
+    "switch.stack": tuning.Choice((False, True), sets={"False": {"model.layers": 1}}),
+    "model.layers": tuning.Int(2, 3, when={"switch.stack": (True,)}),
+}
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Trials that take no time: the closer the learning rate is to 0.01 the better."""
+    calls = []
+
+    def run(self, values, folder, former=None, epochs=None, callbacks=()):
+        recipe = self.recipe_of(values)
+        calls.append((folder.parent.name, former and former.parent.name, epochs))
+        if recipe.model["units"] == 16 and recipe.model["layers"] == 3:
+            raise TrialFailed("the loss is nan at step 2")
+        folder.mkdir(exist_ok=True)
+        (folder / "recipe.json").write_text(recipe.to_json())
+        rate = recipe.optimizer.learning_rate
+        value = abs(rate - 0.01) if self.objective.direction == "min" else -abs(rate - 0.01)
+        return {"value": value, "best_epoch": 1, "epochs": epochs or 3, "seconds": 1.0,
+                "parameters": 100, "metrics": {}}  # fmt: skip
+
+    monkeypatch.setattr(Trials, "run", run)
+    return calls
+
+
+@pytest.mark.parametrize("tuner", ["random", "bayesian"])
+@pytest.mark.parametrize("goal", ["bits", "accuracy"])
+def test_tuners(tuner, goal, tiny_recipe, tmp_path, no_training):
+    results = tuning.search(
+        tiny_recipe,
+        tuner,
+        9,
+        objective=goal,
+        space=SPACE,
+        run_dir=tmp_path / "s",
+        seed=1,
+        verbose=0,
+    )
+    assert len(results.rows) == len(no_training) == 9
+    (first,) = (row for row in results.rows if row["trial"] == "0")
+    assert first["values"] == {
+        "model.units": 8, "optimizer.learning_rate": 1e-3, "switch.stack": False
+    }  # fmt: skip
+    rates = [row["values"]["optimizer.learning_rate"] for row in results.rows]
+    completed = rates[: results.count("completed")]
+    assert completed == sorted(completed, key=lambda rate: abs(rate - 0.01))
+    assert results.best_recipe.optimizer.learning_rate == pytest.approx(rates[0], rel=1e-4)
+    assert results.best_recipe.monitor == f"val_{goal}"
+
+
+def test_one_seed_gives_one_search(tiny_recipe, tmp_path, no_training):
+    found = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        results = tuning.search(
+            tiny_recipe, trials=4, space=SPACE, run_dir=tmp_path / name, seed=seed, verbose=0
+        )
+        found.append([row["values"] for row in results.rows])
+    assert found[0] == found[1] != found[2]
+
+
+def test_hyperband(tiny_recipe, tmp_path, no_training):
+    """Brackets: three trials of one epoch, the best of them goes on to three; then whole ones."""
+    results = tuning.search(
+        tiny_recipe, "hyperband", epochs=3, space=SPACE, run_dir=tmp_path / "s", seed=1, verbose=0
+    )
+    short = {name for name, _, epochs in no_training if epochs == 1}
+    promoted = [(name, former) for name, former, _ in no_training if former]
+    assert len(promoted) == 1
+    assert promoted[0][1] in short
+    values = {f"trial_{row['trial']}": row["values"] for row in results.rows}
+    assert values[promoted[0][0]] == values[promoted[0][1]]
+    assert {epochs for _, _, epochs in no_training} == {1, 3}
+
+
+def test_a_promoted_trial_goes_on(tiny_recipe, tiny_text, tmp_path):
+    """It has the epochs of the former one and repeats none; the schedule spans all of them."""
+    trials = Trials(tiny_recipe, SPACE, tuning.objective("bits"), tiny_text)
+    first, second, whole = (tmp_path / name / "run" for name in ("1", "2", "3"))
+    values = {"model.units": 8}
+    for folder in (first, second, whole):
+        folder.parent.mkdir()
+    one = trials.run(values, first, epochs=1)
+    assert one["epochs"] == 1
+    assert trials.run(values, first, epochs=1) == one  # there is nothing left to do
+    three = trials.run(values, second, former=first, epochs=3)
+    expected = trials.run(values, whole, epochs=3)
+    assert three["value"] == pytest.approx(expected["value"], rel=1e-6)
+    rates = [
+        [row["learning_rate"] for row in training.load_run(f).history] for f in (second, whole)
+    ]
+    assert rates[0] == rates[1]
+    assert len(rates[0]) == 3
+
+
+def test_failed_trials_and_the_best_recipe(tiny_recipe, tiny_text, tmp_path):
+    """A model that is too large and one that diverges fail; the best one trains again."""
+    space = {
+        "model.units": tuning.Choice((8, 512), default=512),
+        "optimizer.learning_rate": tuning.Choice((1e-3, 1e30), default=1e-3),
+    }
+    options = {"space": space, "data_dir": tiny_text, "max_parameters": 5000, "verbose": 0}
+    folder = tmp_path / "search"
+    results = tuning.search(
+        tiny_recipe.replace(**{"optimizer.global_clipnorm": None, "optimizer.name": "SGD"}),
+        trials=4, epochs=1, run_dir=folder, seed=0, **options,
+    )  # fmt: skip
+    reasons = {row["trial"]: row["reason"] for row in results.rows if row["status"] == "failed"}
+    assert "are more than the 5,000 allowed" in reasons["0"]
+    assert any("loss is" in reason or "not a finite" in reason for reason in reasons.values())
+    assert results.best["values"] == {"model.units": 8, "optimizer.learning_rate": 1e-3}
+    recipe = zoo.Recipe.from_json((folder / "best_recipe.json").read_text())
+    run = training.train(recipe, tiny_text, tmp_path / "again", verbose=0)
+    assert run.history[-1]["val_nll"] == pytest.approx(results.best["value"], rel=1e-6)
+    assert sum(w.shape.num_elements() for w in run.load_model().trainable_weights) == (
+        recipe.parameters
+    )
+    with (folder / "results.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["trial"] for row in table] == [row["trial"] for row in results.rows]
+    assert json.loads((folder / "results.json").read_text())["objective"] == "val_nll"
+    _check_hparams(folder, results)
+
+
+def _check_hparams(folder, results):
+    """TensorBoard finds the experiment, a session a trial, and the metric of the good ones."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    def content(path):
+        events = EventAccumulator(str(path)).Reload()
+        tags = events.PluginTagToContent(metadata.PLUGIN_NAME)
+        return {tag: metadata.parse_session_start_info_plugin_data(data) if "start" in tag
+                else data for tag, data in tags.items()}  # fmt: skip
+
+    assert metadata.EXPERIMENT_TAG in content(folder)
+    for row in results.rows:
+        own = folder / f"trial_{row['trial']}"
+        found = content(own)
+        values = found[metadata.SESSION_START_INFO_TAG].hparams
+        assert values["model.units"].number_value == row["values"]["model.units"]
+        assert metadata.SESSION_END_INFO_TAG in found
+    best = folder / f"trial_{results.best['trial']}" / "run" / "logs" / "validation"
+    assert "nll" in EventAccumulator(str(best)).Reload().Tags()["scalars"]
+
+
+def test_pictures(tiny_recipe, tmp_path, no_training):
+    results = tuning.search(
+        tiny_recipe, trials=6, space=SPACE, run_dir=tmp_path / "s", seed=4, verbose=0
+    )
+    assert (results.folder / "results.png").read_bytes().startswith(b"\x89PNG")
+    assert tuning.load_results(results.folder) == results
+    assert results.table().row_count >= 7
+
+
+def test_a_search_without_a_good_trial(tiny_recipe, tmp_path, monkeypatch):
+    def fail(self, *arguments, **options):
+        raise TrialFailed("the loss is nan at step 1")
+
+    monkeypatch.setattr(Trials, "run", fail)
+    with pytest.raises(tuning.TuningError, match="loss is nan at step 1"):
+        tuning.search(tiny_recipe, trials=4, space=SPACE, run_dir=tmp_path / "s", verbose=0)
+    assert len(tuning.load_results(tmp_path / "s").rows) == 4
+
+
+def test_missing_data_ends_the_search(tiny_recipe, tmp_path):
+    with pytest.raises(FileNotFoundError, match="train"):
+        tuning.search(
+            tiny_recipe, data_dir=tmp_path / "none", space=SPACE, run_dir=tmp_path / "s", verbose=0
+        )
+
+
+def test_what_is_refused(tiny_recipe, tmp_path, no_training, monkeypatch):
+    folder = tmp_path / "s"
+    tuning.search(tiny_recipe, trials=1, space=SPACE, run_dir=folder, verbose=0)
+    with pytest.raises(FileExistsError, match="--resume"):
+        tuning.search(tiny_recipe, run_dir=folder)
+    with pytest.raises(ValueError, match="over pru_python_docs"):
+        tuning.search("trellisnet_python_docs", run_dir=folder, resume=True)
+    with pytest.raises(ValueError, match="`tuner` must be one of"):
+        tuning.search(tiny_recipe, "grid", space=SPACE, run_dir=tmp_path / "t")
+    with pytest.raises(ValueError, match="`trials` must be positive"):
+        tuning.search(tiny_recipe, trials=0, run_dir=tmp_path / "t")
+    with pytest.raises(ValueError, match="must be 'mirrored'"):
+        tuning.search(tiny_recipe, strategy="parameters", run_dir=tmp_path / "t")
+    with pytest.raises(FileNotFoundError, match="no search to resume"):
+        tuning.search(run_dir=tmp_path / "none", resume=True)
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(ValueError, match="Missing: KERASTUNER_ORACLE_PORT, KERASTUNER_TUNER_ID"):
+        tuning.search(tiny_recipe, run_dir=tmp_path / "t")
+
+
+def test_more_trials_by_resuming(tiny_recipe, tmp_path, no_training):
+    options = {"run_dir": tmp_path / "s", "verbose": 0}
+    tuning.search(tiny_recipe, trials=2, space=SPACE, seed=2, **options)
+    results = tuning.search(trials=5, resume=True, **options)
+    assert len(results.rows) == 5
+    assert [name for name, _, _ in no_training] == [f"trial_{n}" for n in range(5)]
+
+
+def test_an_interrupted_trial_goes_on(tiny_recipe, tmp_path, no_training, monkeypatch):
+    """Ctrl-C ends the search; the trial keeps its number and values, and is run again."""
+    run, seen = Trials.run, []
+
+    def interrupted(self, values, folder, **options):
+        seen.append(dict(values))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return run(self, values, folder, **options)
+
+    monkeypatch.setattr(Trials, "run", interrupted)
+    options = {"run_dir": tmp_path / "s", "verbose": 0}
+    with pytest.raises(KeyboardInterrupt):
+        tuning.search(tiny_recipe, trials=3, space=SPACE, seed=2, **options)
+    assert tuning.load_results(tmp_path / "s").count("running") == 1
+    results = tuning.search(resume=True, **options)
+    assert results.count("completed") + results.count("failed") == 3
+    assert seen[1] == seen[2]
+    assert len(seen) == 4
+
+
+def test_a_search_that_is_killed_goes_on(tiny_text, tmp_path):
+    """SIGKILL while the oracle's file is written, just after, and within a trial's second epoch."""
+    folder = tmp_path / "search"
+    plan = [["write", "oracle.json", 2], ["epoch", 1, 1], ["written", "trial.json", 2]]
+    program = [sys.executable, str(HERE / "killed_searches.py"), folder, tiny_text]
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run(
+        [*map(str, program), json.dumps(plan)],
+        capture_output=True, text=True, timeout=500, check=False, env=environment,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    results = tuning.load_results(folder)
+    assert [row["status"] for row in results.rows] == ["completed"] * 3
+    assert len({json.dumps(row["values"]) for row in results.rows}) == 3
+    assert all(row["epochs"] == 2 for row in results.rows)
+    assert (folder / "best_recipe.json").is_file()
+
+
+def test_hypermodel_with_a_tuner_of_ones_own(tiny_recipe, tiny_text, tmp_path):
+    import keras_tuner
+
+    space = {"data.length": tuning.Choice((8, 16)), "model.units": tuning.Choice((8, 512))}
+    model = tuning.hypermodel(
+        tiny_recipe, space, "bits", tiny_text, max_steps=3, max_parameters=5000
+    )
+    tuner = keras_tuner.GridSearch(
+        model, keras_tuner.Objective("val_bits", "min"), max_trials=4, directory=tmp_path
+    )
+    tuner.search(epochs=1, verbose=0)
+    trials = tuner.oracle.trials.values()
+    assert sorted(trial.status for trial in trials) == ["COMPLETED"] * 2 + ["FAILED"] * 2
+    best = tuner.get_best_models()[0]
+    assert best.count_params() < 5000
+
+
+def test_mirrored_strategy(tiny_recipe, tiny_text, tmp_path):
+    """A trial on the devices of a strategy gives what one device gives."""
+    values = []
+    for name, strategy in (("one", None), ("mirrored", "mirrored")):
+        trials = Trials(
+            tiny_recipe, SPACE, tuning.objective("bits"), tiny_text,
+            max_steps=3, strategy=strategy, devices=["CPU:0"] if strategy else None,
+        )  # fmt: skip
+        (tmp_path / name).mkdir()
+        values.append(trials.run({}, tmp_path / name / "run")["value"])
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+def test_the_command(tiny_text, tmp_path):
+    """tune, then train --recipe with what it found."""
+    from typer.testing import CliRunner
+
+    settings = {"embedding_dim": 8, "units": 8, "layers": 1, "unit": "lstm", "data.name": "text",
+                "batch_size": 4, "eval_batch_size": 2, "length": 8}  # fmt: skip
+    changes = [f"{key}={value}" for key, value in settings.items()]
+    changes.append('data.options={"cache_dir": false}')
+    words = ["tune", "pru_python_docs", "--trials", "2", "--epochs", "1", "--max-steps", "2"]
+    words += [word for change in changes for word in ("--set", change)]
+    file = tmp_path / "space.json"
+    tuning.save_space({"model.units": tuning.Choice((8, 16))}, file)
+    words += ["--space", file, "--objective", "perplexity", "--seed", "1", "--json"]
+    words += ["--data-dir", tiny_text, "--run-dir", tmp_path / "s"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (document["objective"], document["completed"]) == ("val_perplexity", 2)
+    words = ["train", "--recipe", document["best_recipe"], "--data-dir", str(tiny_text)]
+    words += ["--run-dir", str(tmp_path / "run"), "--max-steps", "2", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["state"] == "finished"
+
+
+def test_the_command_refuses(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    def call(*words):
+        return CliRunner().invoke(app, ["tune", *words])
+
+    assert call("--tuner", "grid").exit_code == 2
+    assert call("--objective", "beauty").exit_code == 2
+    assert call("no_such_model").exit_code == 2
+    assert call("--resume", "--set", "units=3").exit_code == 2
+    shown = call("pru_python_docs", "--show-space")
+    assert json.loads(shown.stdout)["model.unit"]["values"] == ["pru", "lstm"]
+    monkeypatch.setitem(sys.modules, "keras_tuner", None)
+    result = call("--run-dir", str(tmp_path / "s"))
+    assert result.exit_code == 1
+    assert 'pip install "keras-seq[tuning]"' in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def _free_port() -> int:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        return own.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_chief_and_workers(tiny_text, tmp_path):
+    """Two workers share a search; one is killed within a trial, and the other takes it over."""
+    folder, port = tmp_path / "search", str(_free_port())
+    command = [sys.executable, str(HERE / "one_of_many.py"), str(folder), str(tiny_text)]
+
+    def start(name, *more):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(HERE),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "KERASTUNER_TUNER_ID": name,
+            "KERASTUNER_ORACLE_IP": "127.0.0.1",
+            "KERASTUNER_ORACLE_PORT": port,
+        }
+        return subprocess.Popen(
+            [*command, *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    processes = [start("chief"), start("worker0", "die"), start("worker1")]
+    try:
+        texts = [process.communicate(timeout=400)[0].decode()[-2000:] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, -9, 0], texts
+    results = tuning.load_results(folder)
+    assert [row["status"] for row in results.rows] == ["completed"] * 4
+    assert (folder / "best_recipe.json").is_file()
