@@ -145,7 +145,16 @@ def layering() -> str:
     d = Drawing(860, 430, "The parts of keras_seq and what imports what")
     boxes = {
         "cli": (330, 20, 200, 44, "cli", "one command a verb", PANEL, INK),
-        "tuning": (40, 100, 180, 50, "tuning", "searches over recipes", PALE_PURPLE, PURPLE),
+        "tuning": (
+            40,
+            100,
+            180,
+            50,
+            "tuning  analysis",
+            "searches; looking into",
+            PALE_PURPLE,
+            PURPLE,
+        ),
         "training": (330, 100, 200, 50, "training", "recipe to run", PALE_PURPLE, PURPLE),
         "tools": (
             590,
@@ -197,7 +206,7 @@ def layering() -> str:
         ((705, 150), (532, 276)),
     ]
     for index, ((x1, y1), (x2, y2)) in enumerate(arrows):
-        if index == 3:  # tuning imports training
+        if index == 3:  # tuning and analysis import training
             x1, x2 = x2 - 1, x1 - 1
         d.line(x1, y1, x2, y2, MUTED)
     for x, y, w, h, name, words, fill, stroke in boxes.values():

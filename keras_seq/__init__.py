@@ -2,7 +2,7 @@
 
 Importing `keras_seq` registers every layer, model, metric and optimizer with Keras, so that
 `keras.models.load_model` works at once. The sub-packages `zoo`, `pipelines`, `training`,
-`generation`, `export`, `convert` and `tuning` load on first use.
+`generation`, `export`, `convert`, `tuning` and `analysis` load on first use.
 """
 
 import importlib
@@ -20,10 +20,11 @@ _PROGRAM = _AS_MODULE or Path(*sys.argv[:1]).stem == "keras-seq"
 if TYPE_CHECKING or not _PROGRAM:
     from keras_seq import gradients, layers, losses, metrics, models, optimizers, solvers
 if TYPE_CHECKING:  # these load at first use
-    from keras_seq import convert, export, generation, pipelines, training, tuning, zoo
+    from keras_seq import analysis, convert, export, generation, pipelines, training, tuning, zoo
 
 __all__ = [
     "__version__",
+    "analysis",
     "convert",
     "export",
     "generation",

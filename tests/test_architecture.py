@@ -27,9 +27,11 @@ ARROWS = {
     "export": _MODEL_PARTS | {"models", "pipelines", "generation"},
     "convert": _MODEL_PARTS | {"models", "zoo"},
     "training": _MODEL_PARTS | {"models", "zoo", "pipelines"},
+    "analysis": _MODEL_PARTS | {"models", "zoo", "pipelines", "training"},
     "tuning": _MODEL_PARTS | {"models", "zoo", "pipelines", "training"},
     "cli": _MODEL_PARTS
-    | {"models", "zoo", "pipelines", "generation", "export", "convert", "training", "tuning"},
+    | {"models", "zoo", "pipelines", "generation", "export", "convert", "training", "tuning"}
+    | {"analysis"},
     "__main__": {"cli"},
     "__init__": _MODEL_PARTS | {"models"},
 }

@@ -127,6 +127,36 @@ def test_evaluate(run):
     assert "validation: 70 tokens" in plain.stdout
 
 
+def test_evaluate_dynamic(run):
+    plain = json.loads(call("evaluate", run[0], "--json").stdout)
+    stored = (run[0] / "best.weights.h5").read_bytes()
+    arguments = ("evaluate", run[0], "--dynamic", "--json")
+    result = call(*arguments, "--dynamic-rate", 0.05, "--dynamic-decay", 0, "--dynamic-steps", 5)
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["tokens"] == plain["tokens"] == 50
+    assert figures["dynamic"]["learning_rate"] == 0.05
+    assert abs(figures["nll"] - plain["nll"]) > 1e-3
+    # Without a rate nothing is learnt: the plain figure, to rounding.
+    still = json.loads(call(*arguments, "--dynamic-rate", 0, "--dynamic-batches", 1).stdout)
+    assert still["nll"] == pytest.approx(plain["nll"], rel=1e-5)
+    assert still["dynamic"]["statistics_batches"] == 1
+    assert (run[0] / "best.weights.h5").read_bytes() == stored
+    assert json.loads(call("evaluate", run[0], "--json").stdout)["nll"] == plain["nll"]
+
+
+def test_evaluate_cache(run):
+    plain = json.loads(call("evaluate", run[0], "--json").stdout)
+    arguments = ("evaluate", run[0], "--cache", "--cache-size", 20, "--cache-theta", 0.5)
+    none = json.loads(call(*arguments, "--cache-lambda", 0, "--json").stdout)
+    assert none["nll"] == pytest.approx(plain["nll"], rel=1e-5)
+    half = json.loads(call(*arguments, "--cache-lambda", 0.5, "--batch-size", 1, "--json").stdout)
+    assert half["cache"] == {"size": 20, "sharpness": 0.5, "share": 0.5}
+    assert half["tokens"] == 50
+    assert abs(half["nll"] - plain["nll"]) > 1e-3
+    assert "size 20, sharpness 0.5, share 0.13" in call(*arguments).stdout
+
+
 def test_generate(run):
     arguments = ("generate", run[0], "--prompt", "abc", "--length", "9", "--seed", "3")
     first, again = call(*arguments), call(*arguments)
@@ -193,6 +223,10 @@ def test_weights_of_a_name(run, tmp_path):
         (("train", "--nonsense"), "No such option"),
         (("evaluate", "nowhere"), "neither a run folder"),
         (("evaluate", "trellisnet_python_docs", "--split", "train"), "--split"),
+        (("evaluate", "nowhere", "--dynamic", "--cache"), "not both"),
+        (("evaluate", "nowhere", "--cache-size", "3"), "--cache-size is a setting of --cache"),
+        (("evaluate", "nowhere", "--cache", "--cache-lambda", "1"), "must be below 1"),
+        (("evaluate", "nowhere", "--dynamic", "--dynamic-steps", "0"), "greater than or equal"),
         (("convert", "x.pt", "trellisnet_python_docs", "--to", "y.txt"), "--to must end in"),
         (("generate", "trellisnet_adding"), "no language model"),
         (("paint",), "No such command"),
@@ -214,6 +248,9 @@ def test_failures(run, tmp_path):
     debug = call("train", *SETTINGS, "--data-dir", tmp_path / "none", "--debug")
     assert "Traceback" in debug.stderr
     assert call("train", *SETTINGS, "--run-dir", run[0]).exit_code == 1
+    adding = call("evaluate", "trellisnet_adding", "--cache")
+    assert adding.exit_code == 1
+    assert "is for language models" in adding.stderr
     missing = call("convert", tmp_path / "x.pt", "trellisnet_python_docs", "--to", "y.keras")
     assert missing.exit_code == 1
 

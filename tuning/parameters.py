@@ -81,7 +81,10 @@ class Choice:
             hp.Choice(name, list(self.values), ordered=ordered, default=self.default)
 
     def tidy(self, value: Any) -> Any:
-        """The value as given here: between processes a number may have lost digits."""
+        """The value as given here: KerasTuner makes whole numbers of booleans, and between
+        processes a number loses digits."""
+        if isinstance(self.values[0], bool):
+            return bool(value)
         if isinstance(self.values[0], float):
             return min(self.values, key=lambda own: abs(own - value))
         return value

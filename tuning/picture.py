@@ -82,7 +82,8 @@ class _Axis:
         present = [value for value in values if value is not None]
         numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in present)
         distinct = sorted(set(present), key=lambda v: v if numeric else str(v))
-        if numeric and distinct and len(distinct) > 6:
+        measured = numeric and any(isinstance(value, float) for value in distinct)
+        if len(distinct) > 1 and (measured or (numeric and len(distinct) > 6)):
             low, high = float(distinct[0]), float(distinct[-1])
             log = low > 0 and high / low > 20
 

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from keras_seq.training import files
 from keras_seq.tuning.objectives import Objective, objective
+from keras_seq.tuning.parameters import Parameter
 from keras_seq.tuning.picture import draw_trials
-from keras_seq.tuning.space import TUNER
+from keras_seq.tuning.space import from_json
 from keras_seq.zoo import Recipe
 
 SEARCH = "search.json"
@@ -84,12 +85,8 @@ class Results:
             table.add_row(name, *(_short(row["values"].get(name)) for row in shown))
         return table
 
-    def write(self) -> bool:
-        """Writes `results.json`, `results.csv`, `results.png` and `best_recipe.json`.
-
-        Returns:
-            Whether there is a picture: it needs matplotlib, and two completed trials.
-        """
+    def write(self) -> None:
+        """Writes `results.json`, `results.csv` and `best_recipe.json`."""
         files.write_json(
             self.folder / "results.json",
             {
@@ -108,6 +105,13 @@ class Results:
         recipe = self.best_recipe
         if recipe is not None:
             files.write_text(self.folder / "best_recipe.json", recipe.to_json())
+
+    def draw(self) -> bool:
+        """Draws `results.png`.
+
+        Returns:
+            Whether there is a picture: it needs matplotlib, and two completed trials.
+        """
         completed = [row for row in self.rows if row["status"] == "completed"]
         return draw_trials(self.folder / "results.png", completed, self.names(), self.objective)
 
@@ -122,8 +126,9 @@ def load_results(folder: str | Path) -> Results:
         FileNotFoundError: if there is no search in it.
     """
     folder = Path(folder)
-    goal = objective(read_search(folder)["objective"])
-    rows = [_row(file) for file in sorted(folder.glob("trial_*/trial.json"))]
+    search = read_search(folder)
+    goal, space = objective(search["objective"]), from_json(search["space"])
+    rows = [_row(file, space) for file in sorted(folder.glob("trial_*/trial.json"))]
 
     def rank(row):
         value = row["value"]
@@ -147,7 +152,7 @@ def read_search(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def _row(file: Path) -> dict[str, Any]:
+def _row(file: Path, space: dict[str, Parameter]) -> dict[str, Any]:
     trial = json.loads(file.read_text(encoding="utf-8"))
     found = file.with_name("result.json")
     result = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
@@ -159,7 +164,7 @@ def _row(file: Path) -> dict[str, Any]:
         "trial": trial["trial_id"],
         "status": status,
         **{name: result.get(name) for name in FIGURES[2:]},
-        "values": {name: v for name, v in values.items() if not name.startswith(TUNER)},
+        "values": {n: space[n].tidy(v) for n, v in values.items() if n in space},
         "metrics": result.get("metrics", {}),
     }
 

@@ -15,9 +15,9 @@ from keras_seq.tuning.hypermodel import keras_tuner_module
 from keras_seq.tuning.objectives import objective as objective_of
 from keras_seq.tuning.parameters import Parameter
 from keras_seq.tuning.results import SEARCH, Results, load_results, read_search
-from keras_seq.tuning.space import changes_of, from_json, to_json
+from keras_seq.tuning.space import from_json, to_json
 from keras_seq.tuning.spaces import space as space_of
-from keras_seq.tuning.trial import Trials, TuningError, values_of
+from keras_seq.tuning.trial import Trials, TuningError
 from keras_seq.tuning.tuners import make_oracle, make_tuner
 from keras_seq.zoo import Recipe
 
@@ -144,6 +144,7 @@ def search(
             results = load_results(folder)
             if not is_worker():
                 results.write()
+                results.draw()
     if results.best is None and not is_worker():
         reasons = {row["reason"] for row in results.rows if row["reason"]}
         raise TuningError(
@@ -168,9 +169,11 @@ class _Reporter:
         if self.console is None:
             return
         (row,) = (row for row in results.rows if row["trial"] == trial.trial_id)
-        changes = changes_of(self.work.space, values_of(trial.hyperparameters))
-        own = self.work.recipe
-        said = ", ".join(f"{k.split('.')[-1]}={v}" for k, v in changes.items() if _new(own, k, v))
+        said = ", ".join(
+            f"{name.removeprefix('model.')}={value}"
+            for name, value in row["values"].items()
+            if value != self.work.space[name].default
+        )
         if row["status"] == "completed":
             size = "" if row["parameters"] is None else f"{row['parameters']:,} parameters, "
             best = " (best so far)" if results.best is row else ""
@@ -180,15 +183,6 @@ class _Reporter:
             figures = f"failed: {row['reason']}"
         line = f"trial {row['trial']}: {figures}; {said or 'the recipe itself'}"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _new(recipe: Recipe, key: str, value: Any) -> bool:
-    """Whether a value is another than the recipe's."""
-    former: Any = recipe
-    for part in key.split("."):
-        inner = former.get(part) if isinstance(former, Mapping) else getattr(former, part)
-        former = inner
-    return former != value and not (former is None and not value)
 
 
 def _folder(recipe: Recipe | str | None, run_dir: str | Path | None, resume: bool) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import io
 import json
 import shutil
@@ -125,6 +124,10 @@ def _durable(base: Any) -> Any:
                 self._retry_queue.append(trial.trial_id)
                 self.save()
 
+        def populate_space(self, trial_id):
+            with _one_thread():
+                return super().populate_space(trial_id)
+
         def _random_values(self):
             if self.trials:
                 return super()._random_values()
@@ -137,6 +140,17 @@ def _durable(base: Any) -> Any:
 
     Durable.__name__ = base.__name__
     return Durable
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small matrices on many threads cost the Gaussian process many times what it needs."""
+    with contextlib.ExitStack() as limits:
+        with contextlib.suppress(ImportError):
+            import threadpoolctl  # comes with scikit-learn
+
+            limits.enter_context(threadpoolctl.threadpool_limits(1))
+        yield
 
 
 _ENDED = ("COMPLETED", "FAILED")
@@ -193,8 +207,7 @@ def make_tuner(trials: Trials, oracle: Any, folder: Path, report: Callable[[Any]
             own = Path(self.get_trial_dir(trial.trial_id))
             values = trial.hyperparameters.values
             former = values.get("tuner/trial_id")
-            keras.backend.clear_session()
-            gc.collect()
+            keras.backend.clear_session()  # graphs of former trials
             try:
                 with beating(own / ALIVE):
                     log_start(own, trial.trial_id, values_of(trial.hyperparameters), trials)

@@ -4,13 +4,12 @@ Only the WikiText-103 settings of the released code are known; the others are th
 TrellisNet of the same size, with a solver in place of the levels.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from keras_seq.layers import AdaptiveSoftmax, DeepEquilibrium, DEQTrellisCell
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, language_model_of, policy_of
+from keras_seq.zoo._around_core import after, language_model_of, policy_of, takes_settings_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import entry, forwards_to
 
@@ -117,22 +116,7 @@ def core_of(
     )
 
 
-def _takes_settings_of(builder):
-    """Names the settings of `builder` in the signature of a function that hands them on to it."""
-
-    def decorate(function):
-        own = inspect.signature(function)
-        names = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        known = {parameter.name for parameter in names}
-        others = inspect.signature(builder).parameters.values()
-        names += [parameter for parameter in others if parameter.name not in known]
-        function.__signature__ = own.replace(parameters=names)
-        return function
-
-    return decorate
-
-
-@_takes_settings_of(core_of)
+@takes_settings_of(core_of)
 def language_model(
     *,
     vocabulary_size: int,
@@ -200,7 +184,7 @@ def language_model(
     )
 
 
-@_takes_settings_of(core_of)
+@takes_settings_of(core_of)
 def sequence_classifier(
     *,
     vocabulary_size: int,

@@ -48,6 +48,8 @@ class OptimizerSpec:
         l2: weight of the L2 penalty that is added to the gradient after clipping (PyTorch's
             `weight_decay`).
         options: further arguments of the optimizer.
+        scale_by_length: multiply the rate of a step by the length of its window over
+            `data.length`, for windows of random length.
     """
 
     name: str
@@ -55,6 +57,7 @@ class OptimizerSpec:
     global_clipnorm: float | None = None
     l2: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    scale_by_length: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ class Recipe:
         schedule: the learning rate's course.
         epochs: passes over the training split.
         early_stopping: epochs without improvement after which training stops; `None` for never.
+        stop_nonmonotone: n of a second stopping rule, the trigger of Merity et al. (2018): training
+            stops after an epoch that is worse than one more than n epochs before; `None` for never.
         monitor: the validation quantity that selects the best epoch (smaller is better, except
             accuracy).
         seed: seed of initialisation, dropout and data order.
@@ -144,6 +149,7 @@ class Recipe:
     schedule: ScheduleSpec = ScheduleSpec()
     epochs: int = 1
     early_stopping: int | None = None
+    stop_nonmonotone: int | None = None
     monitor: str = "val_nll"
     seed: int = 1111
     precision: str = "float32"

@@ -8,6 +8,7 @@ import typer
 
 from keras_seq._version import __version__
 from keras_seq.cli import (
+    analyze_command,
     generate_command,
     model_commands,
     run_commands,
@@ -45,6 +46,7 @@ for _module in (
     model_commands,
     run_commands,
     tune_command,
+    analyze_command,
     generate_command,
     weights_commands,
 ):

@@ -31,3 +31,46 @@ Settings = Annotated[
         "--set optimizer.learning_rate=1e-3. May be repeated.",
     ),
 ]
+
+# Options of `evaluate`. The defaults of its settings are those of the functions in `training`.
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=1, help="Rows read at once.  [default: the recipe's]"),
+]
+Dynamic = Annotated[
+    bool, typer.Option("--dynamic", help="Dynamic evaluation: learn from the text while reading.")
+]
+DynamicRate = Annotated[
+    float | None, typer.Option("--dynamic-rate", min=0, help="Its learning rate.  [default: 0.002]")
+]
+DynamicDecay = Annotated[
+    float | None,
+    typer.Option("--dynamic-decay", min=0, help="Pull to the trained weights.  [default: 0.02]"),
+]
+DynamicSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--dynamic-steps",
+        min=1,
+        help="Tokens of a row between two updates.  [default: the recipe's length]",
+    ),
+]
+DynamicBatches = Annotated[
+    int | None,
+    typer.Option(
+        "--dynamic-batches",
+        min=1,
+        help="Training batches for the gradient statistics.  [default: one epoch]",
+    ),
+]
+Cache = Annotated[bool, typer.Option("--cache", help="Add a neural cache of the last words.")]
+CacheSize = Annotated[
+    int | None, typer.Option("--cache-size", min=1, help="Words in it.  [default: 500]")
+]
+CacheTheta = Annotated[
+    float | None, typer.Option("--cache-theta", min=0, help="Its sharpness.  [default: 0.66]")
+]
+CacheLambda = Annotated[
+    float | None,
+    typer.Option("--cache-lambda", min=0, max=1, help="Its share, below 1.  [default: 0.13]"),
+]

@@ -9,7 +9,23 @@ import typer
 
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.model_commands import find_recipe
-from keras_seq.cli.options import DataDir, Debug, Json, Settings, Weights
+from keras_seq.cli.options import (
+    BatchSize,
+    Cache,
+    CacheLambda,
+    CacheSize,
+    CacheTheta,
+    DataDir,
+    Debug,
+    Dynamic,
+    DynamicBatches,
+    DynamicDecay,
+    DynamicRate,
+    DynamicSteps,
+    Json,
+    Settings,
+    Weights,
+)
 from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
 from keras_seq.cli.sources import RunOrModel, check_source, vocabulary_of
@@ -52,6 +68,14 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe in a JSON file, instead of MODEL.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Begin with the best weights and the vocabulary of another run, to fine-tune it.",
+        ),
+    ] = None,
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")
     ] = 120.0,
@@ -76,6 +100,7 @@ def train(
         settings=settings or [],
         variant=variant,
         recipe_file=recipe,
+        start=start,
         checkpoint_seconds=checkpoint_seconds,
         quiet=quiet,
     )
@@ -89,10 +114,11 @@ def _train(
     settings: list[str],
     variant: str | None,
     recipe_file: Path | None,
+    start: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
-    if resume and (settings or variant or recipe_file):
+    if resume and (settings or variant or recipe_file or start):
         raise UsageError("--resume goes on with the run's own recipe: leave the other options out.")
     if model is not None and recipe_file is not None:
         raise UsageError("Give MODEL or --recipe, not both.")
@@ -107,6 +133,7 @@ def _train(
         name if resume else recipe,
         run_dir=run_dir,
         resume=resume,
+        start=start,
         verbose=0 if quiet else "auto",
         console=output.console,
         **options,
@@ -160,30 +187,87 @@ def evaluate(
     data_dir: DataDir = None,
     split: Annotated[str, typer.Option(help="`test` or `validation`.")] = "test",
     weights: Weights = None,
+    batch_size: BatchSize = None,
+    dynamic: Dynamic = False,
+    dynamic_rate: DynamicRate = None,
+    dynamic_decay: DynamicDecay = None,
+    dynamic_steps: DynamicSteps = None,
+    dynamic_batches: DynamicBatches = None,
+    cache: Cache = False,
+    cache_size: CacheSize = None,
+    cache_theta: CacheTheta = None,
+    cache_lambda: CacheLambda = None,
     json_wanted: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a run, a model or a model file; every token counts exactly once."""
+    """Evaluate a run, a model or a model file; every token counts exactly once.
+
+    --dynamic lets a language model learn from the text as it reads, --cache gives it a memory of
+    the last words. Stored weights are not changed.
+    """
     command(_evaluate)(
-        json_wanted, debug, source=source, data_dir=data_dir, split=split, weights=weights
+        json_wanted,
+        debug,
+        source=source,
+        data_dir=data_dir,
+        split=split,
+        weights=weights,
+        batch_size=batch_size,
+        dynamic=dynamic,
+        cache=cache,
+        dynamic_settings={
+            "--dynamic-rate": ("learning_rate", dynamic_rate),
+            "--dynamic-decay": ("decay", dynamic_decay),
+            "--dynamic-steps": ("steps", dynamic_steps),
+            "--dynamic-batches": ("statistics_batches", dynamic_batches),
+        },
+        cache_settings={
+            "--cache-size": ("size", cache_size),
+            "--cache-theta": ("sharpness", cache_theta),
+            "--cache-lambda": ("share", cache_lambda),
+        },
     )
 
 
 def _evaluate(
-    output: Output, source: str, data_dir: Path | None, split: str, weights: str | None
+    output: Output,
+    source: str,
+    data_dir: Path | None,
+    split: str,
+    dynamic: bool,
+    cache: bool,
+    dynamic_settings: dict[str, tuple[str, Any]],
+    cache_settings: dict[str, tuple[str, Any]],
+    **options: Any,
 ) -> None:
     if split not in ("test", "validation"):
         raise UsageError(f"--split must be test or validation. Received: {split}.")
+    if dynamic and cache:
+        raise UsageError("Give --dynamic or --cache, not both.")
+    adapting = _given("--dynamic", dynamic, dynamic_settings)
+    caching = _given("--cache", cache, cache_settings)
+    if caching.get("share", 0) >= 1:
+        raise UsageError(f"--cache-lambda must be below 1. Received: {caching['share']}.")
     check_source(source)
     from keras_seq import training
 
-    figures = training.evaluate(source, data_dir, split, weights=weights)
+    if dynamic:
+        figures = training.evaluate_dynamic(source, data_dir, split, **options, **adapting)
+    elif cache:
+        figures = training.evaluate_cached(source, data_dir, split, **options, **caching)
+    else:
+        figures = training.evaluate(source, data_dir, split, **options)
     if output.json_wanted:
         output.document(figures)
         return
     unit = "tokens" if "tokens" in figures else "examples"
     output.line(f"{figures['model']}, weights: {figures['weights']}")
     output.line(f"{figures['data']}, {split}: {figures[unit]:,} {unit}")
+    for method in ("dynamic", "cache"):
+        if method in figures:
+            given = {name: v for name, v in figures[method].items() if v is not None}
+            told = ", ".join(f"{name} {value}" for name, value in given.items())
+            output.line(f"  {method:12}{told}")
     for name in SHOWN:
         if name in figures:
             output.line(f"  {name:12}{figures[name]:.6g}")
@@ -191,6 +275,14 @@ def _evaluate(
     if reported["value"] is not None:
         metric = reported["metric"].replace("_", " ")
         output.line(f"  reported    {reported['value']:g} {metric} ({reported['source']})")
+
+
+def _given(flag: str, wanted: bool, settings: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+    """The settings that were given, by the names of the function's arguments."""
+    given = {option: pair for option, pair in settings.items() if pair[1] is not None}
+    if given and not wanted:
+        raise UsageError(f"{next(iter(given))} is a setting of {flag}: give that as well.")
+    return dict(given.values())
 
 
 def export(

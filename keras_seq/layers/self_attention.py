@@ -38,8 +38,8 @@ class SelfAttention(keras.layers.Layer):
         x: (b, t, d).
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state.
-        training: whether to draw a dropout mask, and to use a gradient written by hand, which cannot
-            be differentiated again.
+        training: whether to draw a dropout mask, and to use a gradient written by hand, which
+            cannot be differentiated again.
         mask: (b, t); masked steps are seen by none.
         dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
         return_probabilities: also return the attention probabilities (b, heads, t, m + t), right

@@ -116,8 +116,23 @@ class SequenceModel(keras.Model):
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
         gradients = tape.gradient(scaled, variables)
+        self._give_length(terms)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._report(loss, total_weight, terms)
+
+    def _give_length(self, terms: LossTerms) -> None:
+        """Tells the length of the window to an optimizer whose rate depends on it."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if getattr(optimizer, "nominal_length", None) is None:
+            return
+        if len(terms.objective.shape) < 2:
+            raise ValueError(
+                "`nominal_length` of the optimizer needs a model with a loss at each time step. "
+                f"Received: {type(self).__name__}. Leave it out."
+            )
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        optimizer.set_window_length(ops.shape(terms.objective)[1])
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

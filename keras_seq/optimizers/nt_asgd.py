@@ -39,7 +39,8 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
         average_from: step from which the weights are averaged without a trigger, for example 0 in a
             fine-tuning stage that starts from trained weights; `None` to wait for the trigger.
         l2: weight decay that is added to the gradient after clipping, as in PyTorch.
-        **kwargs: of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
+        **kwargs: `nominal_length`, see `keras_seq.optimizers.SGD`, and those of
+            `keras.optimizers.Optimizer`, such as `global_clipnorm`.
 
     Raises:
         ValueError: if `nonmonotone` or `average_from` is negative.

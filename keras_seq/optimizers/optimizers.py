@@ -11,6 +11,8 @@ class SGD(StrategySafe, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with clipping that is exact under a strategy, and `l2`.
 
     Without momentum, `l2` and Keras' `weight_decay` are the same thing; with momentum they differ.
+    With `nominal_length=n`, as in every optimizer here, the rate of a step on a window of m time
+    steps is m / n times the learning rate (Merity et al., 2018, section 5).
 
     Example:
 

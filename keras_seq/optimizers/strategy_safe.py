@@ -1,4 +1,6 @@
-"""Gradient clipping that is right under a strategy and with sparse gradients; coupled L2."""
+"""Clipping that is right under a strategy and with sparse gradients; L2; rates by length."""
+
+from typing import Any
 
 from keras import ops
 
@@ -6,7 +8,7 @@ from keras_seq._backend import densify, replica_count, sum_over_replicas
 
 
 class StrategySafe:
-    """Mixin for a Keras optimizer: exact clipping, and L2 regularisation as in PyTorch.
+    """Mixin for a Keras optimizer: exact clipping, L2 as in PyTorch, rates by window length.
 
     **Clipping.** Keras clips the gradients of each replica before it adds them up, and it clips the
     rows of a sparse (embedding) gradient before it merges rows of the same word. Here gradients are
@@ -18,13 +20,57 @@ class StrategySafe:
     momentum and adaptive scaling. It is what `weight_decay` means in PyTorch's optimizers other
     than AdamW; `weight_decay` of a Keras optimizer is the decoupled one. Weights named in
     `exclude_from_weight_decay` are left out of both.
+
+    **Length.** With `nominal_length`, the learning rate of a step is multiplied by the length of
+    its window over the nominal one, after clipping, as Merity, Keskar and Socher (2018, section 5)
+    do for windows of random length: a short window has no larger say for each of its tokens.
+    The models of this library give the length with each step; a training loop of one's own calls
+    `set_window_length` before `apply_gradients`. (Keras' decoupled `weight_decay` keeps its rate.)
     """
 
-    def __init__(self, *args, l2: float = 0.0, **kwargs):
+    def __init__(self, *args, l2: float = 0.0, nominal_length: float | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         if l2 < 0:
             raise ValueError(f"`l2` must not be negative. Received: l2={l2}")
+        if nominal_length is not None and nominal_length <= 0:
+            raise ValueError(
+                "`nominal_length` must be positive. "
+                f"Received: nominal_length={nominal_length}. Use None for rates without length."
+            )
         self.l2 = float(l2)
+        self.nominal_length = nominal_length
+        self._length_share: Any = None
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        if self.nominal_length is not None:
+            # A variable, and no tensor, so that it is there wherever the update is made: under a
+            # strategy, within loss scaling, in a compiled step.
+            self._length_share = self.add_variable(
+                shape=(),
+                initializer="ones",
+                dtype="float32",
+                aggregation="only_first_replica",
+                name="length_share",
+            )
+
+    def set_window_length(self, length) -> None:
+        """Says how many time steps the window of the next update has.
+
+        Args:
+            length: a number or a scalar tensor, the same on all replicas.
+
+        Raises:
+            RuntimeError: if the optimizer is not built, or has no `nominal_length`.
+        """
+        if self._length_share is None:
+            raise RuntimeError(
+                "The optimizer must have a `nominal_length` and be built. "
+                f"Received: nominal_length={self.nominal_length}, built={self.built}."
+            )
+        self._length_share.assign(ops.cast(length, "float32") / self.nominal_length)
 
     @property
     def _clips(self) -> bool:
@@ -50,7 +96,9 @@ class StrategySafe:
                 else grad
                 for grad, variable in zip(grads, trainable_variables, strict=True)
             ]
+        if self._length_share is not None:
+            learning_rate = ops.cast(learning_rate, "float32") * self._length_share
         super()._backend_update_step(grads, trainable_variables, learning_rate)
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "l2": self.l2, "nominal_length": self.nominal_length}

@@ -1,5 +1,7 @@
 """Training: from a recipe to a run folder, and from there to figures."""
 
+from keras_seq.training.adapted import evaluate_cached as evaluate_cached
+from keras_seq.training.adapted import evaluate_dynamic as evaluate_dynamic
 from keras_seq.training.dynamic_evaluation import dynamic_evaluate as dynamic_evaluate
 from keras_seq.training.dynamic_evaluation import gradient_statistics as gradient_statistics
 from keras_seq.training.evaluation import evaluate as evaluate
@@ -20,6 +22,8 @@ __all__ = [
     "cache_evaluate",
     "dynamic_evaluate",
     "evaluate",
+    "evaluate_cached",
+    "evaluate_dynamic",
     "gradient_statistics",
     "load_model",
     "load_run",

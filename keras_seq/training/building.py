@@ -66,12 +66,18 @@ def build_model(recipe: Recipe) -> keras.Model:
         return zoo.build(recipe)
 
 
-def build_optimizer(spec: OptimizerSpec, learning_rate: Any = None) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    spec: OptimizerSpec, learning_rate: Any = None, length: int | None = None
+) -> keras.optimizers.Optimizer:
     """The optimizer of a recipe.
 
     Args:
         spec: its description.
         learning_rate: a rate or a schedule in place of the description's rate.
+        length: time steps of a usual window, for `scale_by_length`.
+
+    Raises:
+        ValueError: for an unknown optimizer, or `scale_by_length` without a length.
     """
     cls = getattr(optimizers, spec.name, None)
     if not (isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer)):
@@ -84,12 +90,19 @@ def build_optimizer(spec: OptimizerSpec, learning_rate: Any = None) -> keras.opt
         options["l2"] = spec.l2
     if spec.global_clipnorm is not None:
         options["global_clipnorm"] = spec.global_clipnorm
+    if spec.scale_by_length:
+        if length is None:
+            raise ValueError(
+                "`optimizer.scale_by_length` needs `data.length`. Received: data.length=None. "
+                "Give it, or set optimizer.scale_by_length=false."
+            )
+        options["nominal_length"] = length
     rate = spec.learning_rate if learning_rate is None else learning_rate
     return cls(learning_rate=rate, **options)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None) -> None:
     """Compiles a model as its recipe says, with all variables of the optimizer made."""
-    optimizer = build_optimizer(recipe.optimizer, learning_rate)
+    optimizer = build_optimizer(recipe.optimizer, learning_rate, recipe.data.length)
     model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile)
     model.optimizer.build(model.trainable_variables)

@@ -115,7 +115,7 @@ class Checkpoint:
             ValueError: if the checkpoint belongs to another model or optimizer.
         """
         self.restore_weights(model)
-        self._assign("optimizer", _variables(model)["optimizer"])
+        self.restore_optimizer(model)
         carried = getattr(model, "carried_state", None)
         within = self.meta.get("step_in_epoch", 0) > 0  # an epoch begins with the zero state
         if carried is not None and within and self.groups["carried"]:
@@ -124,6 +124,10 @@ class Checkpoint:
     def restore_weights(self, model: keras.Model) -> None:
         """Gives the model the saved weights and seed states."""
         self._assign("model", model.variables)
+
+    def restore_optimizer(self, model: keras.Model) -> None:
+        """Gives the optimizer the saved values: moments, averages, the number of steps."""
+        self._assign("optimizer", _variables(model)["optimizer"])
 
     def restore_metrics(self, model: keras.Model) -> None:
         """Sets the running means of the epoch; call it once the epoch has begun."""

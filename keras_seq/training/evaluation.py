@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -15,6 +15,24 @@ from keras_seq.zoo import Recipe
 
 SPLITS = ("test", "validation")
 Source = Run | Recipe | str | Path
+
+
+class Opened(NamedTuple):
+    """A model with its data.
+
+    Attributes:
+        model: the model, compiled.
+        recipe: its recipe.
+        data: the data.
+        run: the run, if it comes from one.
+        weights: where the weights are from, in words.
+    """
+
+    model: keras.Model
+    recipe: Recipe
+    data: Data
+    run: Run | None
+    weights: str
 
 
 def load_model(
@@ -130,12 +148,40 @@ def evaluate(
     print(figures["bits"], figures["tokens"])
     ```
     """
+    changes = {} if batch_size is None else {"eval_batch_size": batch_size}
+    opened = open_source(source, data_dir, split, weights=weights, data=data, **changes)
+    begun = time.monotonic()
+    figures = evaluate_model(opened.model, opened.data, split)
+    return describe(opened, split, figures, time.monotonic() - begun)
+
+
+def open_source(
+    source: Source,
+    data_dir: str | Path | None = None,
+    split: str = "test",
+    *,
+    weights: str | Path | None = None,
+    data: Data | None = None,
+    **changes: Any,
+) -> Opened:
+    """A model and the data that go with it, with the split that is asked for.
+
+    Args:
+        source: see `load_model`.
+        data_dir: folder of the raw files; a run remembers its own.
+        split: `"test"` or `"validation"`.
+        weights: see `load_model`.
+        data: the data, if it is loaded already.
+        **changes: arguments of `keras_seq.pipelines.load` to use instead of the recipe's.
+
+    Raises:
+        ValueError: for an unknown split, or one that the data do not have.
+    """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}.")
     if isinstance(source, Path | str) and not (Path(source) / "recipe.json").is_file():
         source = str(source)
     model, recipe, run = load_model(source, weights)
-    changes = {} if batch_size is None else {"eval_batch_size": batch_size}
     shipped = shipped_set(source, weights) if run is None else None
     if shipped is not None and shipped.vocabulary_file is not None:
         changes["vocabulary"] = Vocabulary.load(shipped.vocabulary_file)
@@ -146,19 +192,22 @@ def evaluate(
     if getattr(data, split) is None:
         raise ValueError(f"{data.name} has no {split} split. Give its files, or another split.")
     _check_vocabulary(recipe, data)
-    begun = time.monotonic()
-    figures = evaluate_model(model, data, split)
-    seconds = time.monotonic() - begun
+    return Opened(model, recipe, data, run, _origin(source, weights, run))
+
+
+def describe(opened: Opened, split: str, figures: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Figures together with what they belong to, as `evaluate` returns them."""
+    reported = opened.recipe.reported
     return {
-        "model": recipe.name,
-        "data": data.name,
+        "model": opened.recipe.name,
+        "data": opened.data.name,
         "split": split,
-        "weights": _origin(source, weights, run),
+        "weights": opened.weights,
         **figures,
         "reported": {
-            "metric": recipe.reported.metric,
-            "value": recipe.reported.value,
-            "source": recipe.reported.source,
+            "metric": reported.metric,
+            "value": reported.value,
+            "source": reported.source,
         },
         "seconds": round(seconds, 3),
     }

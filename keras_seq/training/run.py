@@ -11,8 +11,11 @@ from keras_seq import pipelines
 from keras_seq.pipelines import Data, Vocabulary
 from keras_seq.training import building, files
 from keras_seq.training.checkpoint import Checkpoint
+from keras_seq.training.schedules import make_schedule
 from keras_seq.training.selection import as_losses, best_epoch, monitored
 from keras_seq.zoo import Recipe
+
+NEW = {"state": "new", "reason": "", "epoch": 0, "step": 0}  # the status before the beginning
 
 
 class Run:
@@ -27,7 +30,8 @@ class Run:
     * `backup/checkpoint.npz`: everything that `resume=True` continues from,
     * `metrics.csv`: one row an epoch; `curves.png`: the same as a picture,
     * `logs/train`, `logs/validation`: for TensorBoard,
-    * `vocabulary.txt`: the tokens, for texts.
+    * `vocabulary.txt`: the tokens, for texts,
+    * `start.weights.h5`: the weights that it began with, where they are another run's.
 
     Args:
         folder: the run folder.
@@ -70,6 +74,11 @@ class Run:
         return self.folder / "best.weights.h5"
 
     @property
+    def start_file(self) -> Path:
+        """Weights that the run began with, where they are another run's."""
+        return self.folder / "start.weights.h5"
+
+    @property
     def checkpoint_file(self) -> Path:
         return self.folder / "backup" / "checkpoint.npz"
 
@@ -91,7 +100,7 @@ class Run:
     def status(self) -> dict[str, Any]:
         """How the run stands: `state`, `reason`, `epoch`, `step`, `data_dir` and more."""
         if not self.status_file.is_file():
-            return {"state": "new", "reason": "", "epoch": 0, "step": 0}
+            return dict(NEW)
         return json.loads(self.status_file.read_text(encoding="utf-8"))
 
     def update_status(self, **values: Any) -> None:
@@ -144,7 +153,8 @@ class Run:
 
         Args:
             weights: `"best"` for those of the best epoch, `"last"` for those of the last
-                checkpoint.
+                checkpoint. Where the optimizer keeps averaged weights for evaluation, both are
+                the averaged ones, as the rows of `metrics.csv` were measured with.
 
         Raises:
             FileNotFoundError: if the run has not yet saved such weights.
@@ -163,8 +173,23 @@ class Run:
             checkpoint = Checkpoint.load(source)
             if checkpoint is not None:
                 checkpoint.restore_weights(model)
+                _take_evaluated(model, recipe, checkpoint)
         building.compile_model(model, recipe)
         return model
+
+
+def _take_evaluated(model: keras.Model, recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """Turns the weights of a checkpoint into those that its optimizer has evaluated."""
+    schedule = make_schedule(recipe.schedule, recipe.optimizer.learning_rate, 1)
+    building.compile_model(model, recipe, schedule.optimizer_rate())  # its variables, as trained
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    swap = getattr(optimizer, "evaluation_weights", None)
+    if swap is None:
+        return
+    checkpoint.restore_optimizer(model)
+    with swap(model):
+        values = model.get_weights()
+    model.set_weights(values)
 
 
 def load_run(folder: str | Path) -> Run:

@@ -36,6 +36,18 @@ def should_stop(losses: Sequence[float], patience: int | None) -> bool:
     return len(losses) - (best_epoch(losses) or 0) >= patience
 
 
+def non_monotone(losses: Sequence[float], patience: int | None) -> bool:
+    """Whether the newest loss is above the smallest of those more than `patience` epochs before.
+
+    With n = `patience` and losses v₁ … vₑ: e - 1 > n and vₑ > min(v₁, …, vₑ₋₁₋ₙ), the trigger of
+    Merity et al. (2018), algorithm 1. A loss that is not a number counts as worse than any other.
+    """
+    if patience is None or len(losses) - 1 <= patience:
+        return False
+    ranks = [loss if loss == loss else math.inf for loss in losses]
+    return ranks[-1] > min(ranks[: len(ranks) - 1 - patience])
+
+
 def monitored(row: Mapping[str, float], monitor: str) -> float:
     """The monitored quantity of an epoch.
 

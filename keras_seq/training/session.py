@@ -14,7 +14,13 @@ from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.outputs import TensorBoardLogs, write_metrics
 from keras_seq.training.run import Run
 from keras_seq.training.schedules import Schedule
-from keras_seq.training.selection import as_losses, best_epoch, monitored, should_stop
+from keras_seq.training.selection import (
+    as_losses,
+    best_epoch,
+    monitored,
+    non_monotone,
+    should_stop,
+)
 from keras_seq.training.state import Progress, StopRun
 from keras_seq.zoo import Recipe
 
@@ -57,7 +63,7 @@ class Session(keras.callbacks.Callback):
     A callback with `get_state()` (JSON values) and `set_state(state)` is saved and resumed with the
     run. An optimizer with `evaluation_weights(model)`, a context in which the model's weights are
     those to be evaluated (averaged ones), has validation and the best epoch's weights taken within
-    it.
+    it. One with `epoch_end(losses)` gets the monitored losses after each whole epoch.
 
     Args:
         run: the run folder.
@@ -164,7 +170,7 @@ class Session(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._means = Checkpoint.metrics_of(self.model)  # validation begins its own
-        swap = getattr(self.model.optimizer, "evaluation_weights", None)
+        swap = getattr(self._own_optimizer(), "evaluation_weights", None)
         if swap is not None:
             self._evaluation.enter_context(swap(self.model))
         self.reporter.validation_begin(self.progress)
@@ -195,6 +201,7 @@ class Session(keras.callbacks.Callback):
             following = self.schedule.next_rate(epoch + 1, rate, losses)
             if following != rate:
                 self.model.optimizer.learning_rate = following
+            self._begin_averaging(losses)
         self._tell("on_epoch_end", epoch, row)
         if whole:
             progress.epoch += 1
@@ -211,12 +218,28 @@ class Session(keras.callbacks.Callback):
                 f"no better {monitor} in {self.recipe.early_stopping} epochs; "
                 f"the best was epoch {best}"
             )
+        if whole and non_monotone(losses, self.recipe.stop_nonmonotone):
+            raise StopRun(
+                f"{monitor} is worse than one more than {self.recipe.stop_nonmonotone} epochs "
+                f"before; the best was epoch {best}"
+            )
         if self.model.stop_training:
             raise StopRun("a callback ended the training")
         if self.interrupted() and progress.step < self.limits.steps:
             raise StopRun("interrupted")
 
     # Parts
+
+    def _own_optimizer(self):
+        """The recipe's optimizer, which may be wrapped for loss scaling."""
+        optimizer = self.model.optimizer
+        return getattr(optimizer, "inner_optimizer", optimizer)
+
+    def _begin_averaging(self, losses: Sequence[float]) -> None:
+        """Gives the losses so far to an optimizer that asks for them, such as `NTASGD`."""
+        epoch_end = getattr(self._own_optimizer(), "epoch_end", None)
+        if epoch_end is not None and epoch_end(losses):
+            self.reporter.note("The validation loss no longer falls: averaging begins.")
 
     def _tell(self, event: str, *arguments) -> None:
         for callback in self.callbacks:

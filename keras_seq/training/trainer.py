@@ -11,7 +11,7 @@ import keras
 from rich.console import Console
 
 from keras_seq.pipelines import Data
-from keras_seq.training import building, files
+from keras_seq.training import building, files, starting
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.interruption import Interruption
 from keras_seq.training.outputs import draw_curves, write_metrics
@@ -41,6 +41,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
     *,
+    start: Run | str | Path | None = None,
     data: Data | None = None,
     checkpoint_seconds: float = 120.0,
     checkpoint_steps: int | None = None,
@@ -67,6 +68,10 @@ def train(
             with `get_state()` and `set_state(state)` are saved and resumed.
         verbose: 0 for nothing, 1 for a progress bar, 2 for one line an epoch, `"auto"` for 1 on a
             terminal and 2 elsewhere.
+        start: another run, or its folder, whose best weights this one begins with, as a
+            fine-tuning stage does. It must be of the same architecture; dropout, regularisers,
+            optimizer and schedule may differ. Its vocabulary is taken too. The new run has copies
+            of both, so it is resumed without `start`.
         data: the data, if it is loaded already; `data_dir` is then not read.
         checkpoint_seconds: time between two checkpoints within an epoch.
         checkpoint_steps: steps between two checkpoints, instead of a time.
@@ -91,12 +96,17 @@ def train(
     console = console or Console()
     order_operations()
     folder, recipe, former = _choose(recipe, run_dir, epochs, seed, resume)
+    resumed = Run(folder) if folder is not None and former else None
+    source = starting.source(start, resumed)
+    if source is not None and source.recipe.data.name == recipe.data.name:
+        data_dir = data_dir or source.status.get("data_dir")
     data_dir = data_dir or former.get("data_dir")
     max_steps = max_steps or former.get("max_steps")
     with building.precision(recipe):
         keras.utils.set_random_seed(recipe.seed)
         if data is None:
-            data = building.load_data(recipe, data_dir)
+            changes = starting.data_changes(recipe, source)
+            data = building.load_data(recipe, data_dir, **changes)
         fitted = building.fit_vocabulary(recipe, data)
         limits = Limits(
             fitted.epochs, max_steps, data.steps_per_epoch, checkpoint_seconds, checkpoint_steps
@@ -107,8 +117,15 @@ def train(
             size = fitted.model["vocabulary_size"]
             reporter.note(f"The data have {size} tokens: model.vocabulary_size={size}.")
         model = building.build_model(fitted)
+        if resumed is None and source is not None:
+            starting.check(fitted, data, source)
         # Only now, when recipe and data have proved to fit, is there anything to keep.
-        run = _make_folder(folder or _new_folder(fitted.name), fitted)
+        folder = folder or _new_folder(fitted.name)
+        (folder / "backup").mkdir(parents=True, exist_ok=True)
+        if resumed is None:
+            starting.prepare(folder, data, source)
+        files.write_text(folder / "recipe.json", fitted.to_json())
+        run = Run(folder)
         with files.lock(run.folder):
             run.update_status(
                 data=dict(data.info),
@@ -146,6 +163,9 @@ class _Training:
         schedule = make_schedule(
             self.recipe.schedule, self.recipe.optimizer.learning_rate, self.limits.steps
         )
+        if checkpoint is None and starting.load(model, self.run):
+            origin = self.run.status.get("start", {}).get("run", self.run.start_file)
+            self.reporter.note(f"The weights are the best ones of {origin}.")
         building.compile_model(model, self.recipe, schedule.optimizer_rate())
         with Interruption(self.reporter.note) as interrupted:
             session = Session(
@@ -290,12 +310,6 @@ def _choose(
     if recipe.epochs < 1:
         raise ValueError(f"`epochs` must be positive. Received: epochs={recipe.epochs}.")
     return folder, recipe, {}
-
-
-def _make_folder(folder: Path, recipe: Recipe) -> Run:
-    (folder / "backup").mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "recipe.json", recipe.to_json())
-    return Run(folder)
 
 
 def _resumed(run: Run, given: Recipe | str | None, epochs: int | None, seed: int | None) -> Recipe:

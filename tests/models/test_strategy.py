@@ -1,4 +1,4 @@
-"""Two replicas train as one device does, with carried state, weights and clipping."""
+"""Two replicas train as one device does: carried state, weights, clipping, rates by length."""
 
 import json
 import subprocess
@@ -28,7 +28,8 @@ def run(replicas, case):
         model = keras_seq.models.LanguageModel(23, 6, core, auxiliary_weight=0.2, seed=7,
             activation_regularization=1.0, temporal_activation_regularization=0.5,
             carry_state=case == "carried")
-        optimizer = keras_seq.optimizers.SGD(1.0, global_clipnorm=0.2, l2=1e-3)
+        optimizer = keras_seq.optimizers.SGD(1.0, global_clipnorm=0.2, l2=1e-3,
+            nominal_length=16 if case == "carried" else None)
         model.compile(optimizer)
     if case == "carried":
         ids = rng.integers(0, 23, (4, 41)).astype("int32")
@@ -44,7 +45,24 @@ def run(replicas, case):
     state = [s.tolist() for s in model.carried_state.get()]
     return [w.tolist() for w in model.get_weights()], log["nll"], log["loss"], result, state
 
-print(json.dumps({case: [run(1, case), run(2, case)] for case in ("carried", "weighted")}))
+def dropped(name, rate):
+    # Outputs of a layer with weight dropout for the same input, by call and replica.
+    layers, x = keras_seq.layers, np.random.default_rng(1).normal(size=(2, 5, 6)).astype("float32")
+    with strategy.scope():
+        layer = {
+            "pru": lambda: layers.PRU(8, levels=2, groups=2, weight_dropout=rate, seed=3),
+            "lstm": lambda: layers.LSTM(8, weight_dropout=rate, seed=3),
+            "trellisnet": lambda: layers.TrellisNet(4, 8, 8, weight_dropout=rate, seed=3),
+        }[name]()
+        layer.build(x.shape)
+    call = tf.function(lambda: strategy.run(lambda: layer(x, training=True)))
+    return [[np.ravel(y).tolist() for y in strategy.experimental_local_results(call())]
+            for _ in range(2)]
+
+results = {case: [run(1, case), run(2, case)] for case in ("carried", "weighted")}
+results["dropped"] = {name: [dropped(name, 0.0), dropped(name, 0.5)]
+                      for name in ("pru", "lstm", "trellisnet")}
+print(json.dumps(results))
 """
 
 
@@ -63,6 +81,13 @@ def test_two_replicas_equal_one(runs, case):
     names = ("weights", "nll", "loss", "evaluation", "state")
     for name, a, b in zip(names, one, two, strict=True):
         assert _flat(a) == pytest.approx(_flat(b), abs=1e-6), name
+
+
+@pytest.mark.parametrize("name", ["pru", "lstm", "trellisnet"])
+def test_every_replica_drops_its_own_weights(runs, name):
+    without, dropped = ([tuple(y) for call in r for y in call] for r in runs["dropped"][name])
+    assert len(set(without)) == 1
+    assert len(set(dropped)) == len(dropped) == 4
 
 
 def _flat(values) -> list[float]:

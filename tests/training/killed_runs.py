@@ -2,7 +2,8 @@
 
 Keras is imported once. Each child is forked from here, trains until it is killed at the moment that
 its line of the plan names, and the next one resumes. Usage: python killed_runs.py FOLDER PLAN,
-where PLAN is a JSON object: run name → {"changes": recipe changes, "kills": [moment, ...]}.
+where PLAN is a JSON object: run name → {"changes": recipe changes, "kills": [moment, ...]}, and
+perhaps "start": the name of a run above whose weights it begins with.
 
 A moment is `["step", n]` (after step n of the run), `["write", name, n]` (when the n-th new file
 `name` is written but not yet in its place) or `["written", name, n]` (just after); an empty list
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 
 
-def train(folder: Path, changes: dict, moment: list, steps: int | None) -> None:
+def train(folder: Path, changes: dict, moment: list, steps: int | None, start: str | None) -> None:
     """Begins or resumes a run and kills this process at the moment."""
     import keras
 
@@ -58,6 +59,7 @@ def train(folder: Path, changes: dict, moment: list, steps: int | None) -> None:
         data_dir=folder.parent,
         run_dir=folder,
         resume=True,
+        start=None if start is None or (folder / "recipe.json").exists() else folder.parent / start,
         max_steps=steps,
         checkpoint_steps=2,
         callbacks=[Kill()],
@@ -78,7 +80,8 @@ def main() -> None:
             child = os.fork()
             if child == 0:
                 try:
-                    train(root / name, entry["changes"], moment, entry.get("steps"))
+                    steps, start = entry.get("steps"), entry.get("start")
+                    train(root / name, entry["changes"], moment, steps, start)
                 except BaseException:
                     import traceback
 

@@ -49,6 +49,15 @@ ANNEALED = {
     "schedule.minimum": 0.0,
     "jit_compile": True,
 }
+# A second stage that begins with the weights of another run.
+FINE_TUNED = {
+    **STATEFUL,
+    "model.hidden_dropout": 0.1,
+    "optimizer.name": "NTASGD",
+    "optimizer.learning_rate": 1.0,
+    "optimizer.options": {"average_from": 0},
+    "schedule.name": "constant",
+}
 KILLS = [
     ["write", "checkpoint.npz", 1],  # before there is any checkpoint
     ["write", "checkpoint.npz", 2],  # while a checkpoint within an epoch is written
@@ -71,6 +80,12 @@ def runs(tmp_path_factory) -> Path:
         "stateful_killed": {"changes": STATEFUL, "kills": KILLS},
         "annealed": {"changes": ANNEALED, "kills": []},
         "annealed_killed": {"changes": ANNEALED, "kills": [["step", 9]]},
+        "fine_tuned": {"changes": FINE_TUNED, "start": "stateful", "kills": []},
+        "fine_tuned_killed": {
+            "changes": FINE_TUNED,
+            "start": "stateful",
+            "kills": [["write", "recipe.json", 1], ["write", "checkpoint.npz", 1], ["step", 5]],
+        },
     }
     program = Path(__file__).with_name("killed_runs.py")
     environment = {
@@ -92,7 +107,7 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", ["stateful", "annealed"])
+@pytest.mark.parametrize("name", ["stateful", "annealed", "fine_tuned"])
 def test_same_final_state_as_without_kills(runs, name):
     whole = np.load(runs / name / "backup" / "checkpoint.npz")
     killed = np.load(runs / f"{name}_killed" / "backup" / "checkpoint.npz")
@@ -102,7 +117,7 @@ def test_same_final_state_as_without_kills(runs, name):
             np.testing.assert_array_equal(killed[key], whole[key], err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["stateful", "annealed"])
+@pytest.mark.parametrize("name", ["stateful", "annealed", "fine_tuned"])
 def test_same_rows_and_status(runs, name):
     rows = []
     for folder in (name, f"{name}_killed"):

@@ -50,7 +50,7 @@ def search(folder: Path, data: Path, moment: list) -> None:
     trial.EndAfter = KillingEnd
     tuning.search(
         zoo.recipe("pru_python_docs").replace(**TINY),
-        trials=3,
+        trials=2,
         epochs=2,
         space={"model.units": tuning.Choice((8, 16)), "model.layers": tuning.Int(1, 2)},
         data_dir=data,

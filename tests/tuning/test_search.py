@@ -44,20 +44,13 @@ def no_training(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("tuner", ["random", "bayesian"])
-@pytest.mark.parametrize("goal", ["bits", "accuracy"])
-def test_tuners(tuner, goal, tiny_recipe, tmp_path, no_training):
-    results = tuning.search(
-        tiny_recipe,
-        tuner,
-        9,
-        objective=goal,
-        space=SPACE,
-        run_dir=tmp_path / "s",
-        seed=1,
-        verbose=0,
-    )
-    assert len(results.rows) == len(no_training) == 9
+@pytest.mark.parametrize(
+    ("tuner", "goal", "trials"), [("random", "bits", 8), ("bayesian", "accuracy", 3)]
+)
+def test_tuners(tuner, goal, trials, tiny_recipe, tmp_path, no_training):
+    options = {"objective": goal, "space": SPACE, "run_dir": tmp_path / "s", "seed": 1}
+    results = tuning.search(tiny_recipe, tuner, trials, verbose=0, **options)
+    assert len(results.rows) == len(no_training) == trials
     (first,) = (row for row in results.rows if row["trial"] == "0")
     assert first["values"] == {
         "model.units": 8, "optimizer.learning_rate": 1e-3, "switch.stack": False
@@ -116,8 +109,8 @@ def test_a_promoted_trial_goes_on(tiny_recipe, tiny_text, tmp_path):
 def test_failed_trials_and_the_best_recipe(tiny_recipe, tiny_text, tmp_path):
     """A model that is too large and one that diverges fail; the best one trains again."""
     space = {
-        "model.units": tuning.Choice((8, 512), default=512),
-        "optimizer.learning_rate": tuning.Choice((1e-3, 1e30), default=1e-3),
+        "model.embedding_dim": tuning.Choice((8, 64), default=64),
+        "optimizer.learning_rate": tuning.Choice((1e-3, 3e38), default=1e-3),
     }
     options = {"space": space, "data_dir": tiny_text, "max_parameters": 5000, "verbose": 0}
     folder = tmp_path / "search"
@@ -127,8 +120,11 @@ def test_failed_trials_and_the_best_recipe(tiny_recipe, tiny_text, tmp_path):
     )  # fmt: skip
     reasons = {row["trial"]: row["reason"] for row in results.rows if row["status"] == "failed"}
     assert "are more than the 5,000 allowed" in reasons["0"]
-    assert any("loss is" in reason or "not a finite" in reason for reason in reasons.values())
-    assert results.best["values"] == {"model.units": 8, "optimizer.learning_rate": 1e-3}
+    assert any("loss is" in reason or "not a finite" in reason for reason in reasons.values()), (
+        results.rows
+    )
+    assert results.best is not None
+    assert results.best["values"] == {"model.embedding_dim": 8, "optimizer.learning_rate": 1e-3}
     recipe = zoo.Recipe.from_json((folder / "best_recipe.json").read_text())
     run = training.train(recipe, tiny_text, tmp_path / "again", verbose=0)
     assert run.history[-1]["val_nll"] == pytest.approx(results.best["value"], rel=1e-6)
@@ -158,7 +154,7 @@ def _check_hparams(folder, results):
         own = folder / f"trial_{row['trial']}"
         found = content(own)
         values = found[metadata.SESSION_START_INFO_TAG].hparams
-        assert values["model.units"].number_value == row["values"]["model.units"]
+        assert values["model.embedding_dim"].number_value == row["values"]["model.embedding_dim"]
         assert metadata.SESSION_END_INFO_TAG in found
     best = folder / f"trial_{results.best['trial']}" / "run" / "logs" / "validation"
     assert "nll" in EventAccumulator(str(best)).Reload().Tags()["scalars"]
@@ -184,7 +180,7 @@ def test_a_search_without_a_good_trial(tiny_recipe, tmp_path, monkeypatch):
 
 
 def test_missing_data_ends_the_search(tiny_recipe, tmp_path):
-    with pytest.raises(FileNotFoundError, match="train"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
         tuning.search(
             tiny_recipe, data_dir=tmp_path / "none", space=SPACE, run_dir=tmp_path / "s", verbose=0
         )
@@ -251,8 +247,8 @@ def test_a_search_that_is_killed_goes_on(tiny_text, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
     results = tuning.load_results(folder)
-    assert [row["status"] for row in results.rows] == ["completed"] * 3
-    assert len({json.dumps(row["values"]) for row in results.rows}) == 3
+    assert [row["status"] for row in results.rows] == ["completed"] * 2
+    assert len({json.dumps(row["values"]) for row in results.rows}) == 2
     assert all(row["epochs"] == 2 for row in results.rows)
     assert (folder / "best_recipe.json").is_file()
 
@@ -260,31 +256,32 @@ def test_a_search_that_is_killed_goes_on(tiny_text, tmp_path):
 def test_hypermodel_with_a_tuner_of_ones_own(tiny_recipe, tiny_text, tmp_path):
     import keras_tuner
 
-    space = {"data.length": tuning.Choice((8, 16)), "model.units": tuning.Choice((8, 512))}
+    space = {"data.length": tuning.Choice((8,)), "model.embedding_dim": tuning.Choice((8, 64))}
     model = tuning.hypermodel(
         tiny_recipe, space, "bits", tiny_text, max_steps=3, max_parameters=5000
     )
     tuner = keras_tuner.GridSearch(
-        model, keras_tuner.Objective("val_bits", "min"), max_trials=4, directory=tmp_path
+        model, keras_tuner.Objective("val_bits", "min"), max_trials=2, directory=tmp_path
     )
     tuner.search(epochs=1, verbose=0)
     trials = tuner.oracle.trials.values()
-    assert sorted(trial.status for trial in trials) == ["COMPLETED"] * 2 + ["FAILED"] * 2
+    assert sorted(trial.status for trial in trials) == ["COMPLETED", "FAILED"]
     best = tuner.get_best_models()[0]
     assert best.count_params() < 5000
 
 
-def test_mirrored_strategy(tiny_recipe, tiny_text, tmp_path):
-    """A trial on the devices of a strategy gives what one device gives."""
-    values = []
-    for name, strategy in (("one", None), ("mirrored", "mirrored")):
-        trials = Trials(
-            tiny_recipe, SPACE, tuning.objective("bits"), tiny_text,
-            max_steps=3, strategy=strategy, devices=["CPU:0"] if strategy else None,
-        )  # fmt: skip
-        (tmp_path / name).mkdir()
-        values.append(trials.run({}, tmp_path / name / "run")["value"])
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
+@pytest.mark.slow
+def test_mirrored_strategy(tiny_text, tmp_path):
+    """A trial on two devices gives what one device gives."""
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, str(HERE / "on_two_devices.py"), str(tmp_path), str(tiny_text)]
+    result = subprocess.run(
+        program, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, two, replicas = json.loads(result.stdout.splitlines()[-1])
+    assert replicas == 2
+    assert one == pytest.approx(two, rel=1e-5)
 
 
 def test_the_command(tiny_text, tmp_path):
@@ -295,7 +292,7 @@ def test_the_command(tiny_text, tmp_path):
                 "batch_size": 4, "eval_batch_size": 2, "length": 8}  # fmt: skip
     changes = [f"{key}={value}" for key, value in settings.items()]
     changes.append('data.options={"cache_dir": false}')
-    words = ["tune", "pru_python_docs", "--trials", "2", "--epochs", "1", "--max-steps", "2"]
+    words = ["tune", "pru_python_docs", "--trials", "1", "--epochs", "1", "--max-steps", "2"]
     words += [word for change in changes for word in ("--set", change)]
     file = tmp_path / "space.json"
     tuning.save_space({"model.units": tuning.Choice((8, 16))}, file)
@@ -304,7 +301,7 @@ def test_the_command(tiny_text, tmp_path):
     result = CliRunner().invoke(app, [str(word) for word in words])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert (document["objective"], document["completed"]) == ("val_perplexity", 2)
+    assert (document["objective"], document["completed"]) == ("val_perplexity", 1)
     words = ["train", "--recipe", document["best_recipe"], "--data-dir", str(tiny_text)]
     words += ["--run-dir", str(tmp_path / "run"), "--max-steps", "2", "--json"]
     result = CliRunner().invoke(app, words)

@@ -102,7 +102,11 @@ def test_what_values_mean():
     assert found.model["embedding_dim"] == found.model["output_units"] == 96
     assert found.optimizer.learning_rate == 1.5
     assert found.optimizer.options == {"momentum": 0.5}
-    assert found.model["auxiliary_frequency"] is None
+    with_outputs = {"switch.auxiliary": True, "model.auxiliary_frequency": 2}
+    deep = apply(recipe, space, values | with_outputs | {"model.auxiliary_weight": 0.1})
+    assert deep.model["auxiliary_weight"] == 0.1
+    off = apply(deep, space, values)
+    assert (off.model["auxiliary_frequency"], off.model["auxiliary_weight"]) == (None, 0.0)
 
 
 def test_options_belong_to_one_optimizer():

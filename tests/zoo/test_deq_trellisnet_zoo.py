@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from released_weights import command_to_convert
 from typer.testing import CliRunner
 
 from keras_seq import training, zoo
 from keras_seq.cli.app import app
+from keras_seq.training.evaluation import load_model
 
 NAMES = [name for name in zoo.names() if name.startswith("deq_trellisnet_")]
 TINY = {
@@ -77,7 +79,7 @@ def text(tmp_path_factory):
     return folder
 
 
-def test_train_evaluate_generate_export_and_convert(text, tmp_path):
+def test_train_evaluate_generate_and_export(text, tmp_path):
     recipe = zoo.recipe("deq_trellisnet_python_docs").replace(**TINY)
     run = training.train(recipe, text, tmp_path / "run", max_steps=2, verbose=0)
     names = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")
@@ -101,6 +103,17 @@ def test_recipes_of_the_papers_train(name, text, tmp_path):
     run = training.train(recipe, text, tmp_path / "run", max_steps=2, verbose=0)
     row = run.history[-1]
     assert np.isfinite(row["loss"]) and row["equilibrium_steps"] == 2.5  # two levels, three steps
+    if name == "ptb_word":  # as the release's weights, back through the command
+        arguments = command_to_convert(run, tmp_path)
+        done = call(*arguments)
+        assert done.exit_code == 0, done.output
+        built, recipe, _ = load_model(arguments[-1])
+        assert recipe.name == "deq_trellisnet_ptb_word"
+        got, want = (
+            np.concatenate([np.ravel(w) for w in m.trainable_weights])
+            for m in (built, run.load_model())
+        )
+        np.testing.assert_array_equal(got, want)
 
 
 def test_wikitext103_and_copy_memory_run_small():
