@@ -95,7 +95,8 @@ def _make(jit_compile: bool) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
 def _measured(jit_compile: bool) -> dict[str, Any]:
     step, bare = _make(jit_compile)
-    step(), bare()
+    step()
+    bare()
     timed, alone, product = Work(step), Work(bare), matrix_product()
     alternate(9, product, timed, alone)
     speed = product.flops / product.median

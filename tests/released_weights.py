@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,14 @@ def command_to_convert(run, folder: Path) -> tuple:
         run: the run; its best weights are written to `folder`.
         folder: where to; the result is `model.weights.h5` in it.
     """
-    np.savez(folder / "release.npz", **released(run.load_model()))
+    arrays: dict[str, Any] = released(run.load_model())
+    np.savez(folder / "release.npz", **arrays)
     recipe = run.recipe
     settings = {f"model.{name}": value for name, value in recipe.model.items()}
     for name in ("name", "length", "eval_batch_size", "history"):
         settings[f"data.{name}"] = getattr(recipe.data, name)
     pairs = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    pairs.append(f"jit_compile={json.dumps(recipe.jit_compile)}")
     changes = [argument for pair in pairs for argument in ("--set", pair)]
     to = folder / "model.weights.h5"
     return ("convert", folder / "release.npz", recipe.name, *changes, "--to", to)

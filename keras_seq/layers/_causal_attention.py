@@ -27,9 +27,7 @@ class _Block(NamedTuple):
     high: Any
 
 
-def attend(
-    query, key, value, valid, causal, span, rate, seed, written_gradient, in_blocks=True
-):
+def attend(query, key, value, valid, causal, span, rate, seed, written_gradient, in_blocks=True):
     """What each query pools.
 
     Args:

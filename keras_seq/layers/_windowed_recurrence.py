@@ -39,7 +39,8 @@ def windowed_recurrence(
 
     def forward(tensors):
         cells = CELLS[cell](*tensors[1:])
-        saved, state = [], None
+        saved: list = []
+        state: Any = None
         for step in range(window):
             state, kept = cells.forward(_rows(tensors[0][:, step : step + length]), state)
             saved.append(kept)

@@ -163,7 +163,9 @@ class SelfAttention(keras.layers.Layer):
 
         query = query * (self.features // self.heads) ** -0.5
         pooled, probabilities = attend(
-            *(self._split(part) for part in (query, key, value)),
+            self._split(query),
+            self._split(key),
+            self._split(value),
             valid,
             causal=self.causal,
             span=self.span,

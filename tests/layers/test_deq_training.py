@@ -36,7 +36,9 @@ def trellis(dtype=None, **options):
     return DeepEquilibrium(cell, name="deq", dtype=dtype, **options)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision_trains_as_float32_does(policy):
     """float16 with its loss scale too. Weights stay float32, and the loss goes the same way."""
     x = data()
@@ -172,6 +174,7 @@ def nests():
     yield keras.Sequential([keras.Input((None, 3)), outer, DeepEquilibrium(DEQTrellisCell(2, 2))])
 
 
+@pytest.mark.slow
 def test_nests_train_load_in_a_fresh_process_and_export(tmp_path, monkeypatch):
     # The fresh process imports this file for the classes of its own.
     loader = checks._LOADER.replace("import keras, keras_seq", "import keras, keras_seq, cells")

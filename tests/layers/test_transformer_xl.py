@@ -1,5 +1,7 @@
 """The Transformer-XL against its equations, its memory, and the contract of layers."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from keras_seq.layers import TransformerXL
 from keras_seq.models import LanguageModel
 
 RNG = np.random.default_rng(4)
-SIZES = {"levels": 2, "heads": 2, "inner_units": 12}
+SIZES: dict[str, Any] = {"levels": 2, "heads": 2, "inner_units": 12}
 
 
 def norm(x):
@@ -63,7 +65,7 @@ def test_size_of_two_levels_of_the_released_base_model():
 @pytest.mark.parametrize("normalize_first", [False, True])
 def test_chunks_equal_the_whole(normalize_first):
     x = RNG.normal(size=(2, 9, 6)).astype("float32")
-    options = {**SIZES, "normalize_first": normalize_first}
+    options: dict[str, Any] = {**SIZES, "normalize_first": normalize_first}
     layer = TransformerXL(**options, memory_length=9)
     layer(x)
     check_chunks(layer, x, [4, 1, 4], rtol=1e-4)
