@@ -34,7 +34,8 @@ def reported(recipe: Recipe) -> str:
     if metric == "accuracy":
         return f"accuracy {value:.2f}%"
     digits = 3 if metric == "bits_per_character" else 2
-    return f"{metric.replace('_', ' ')} {value:.{digits}f}"
+    figure = f"{value:.{digits}f}" if value >= 0.01 else f"{value:.1e}"
+    return f"{metric.replace('_', ' ')} {figure}"
 
 
 def short_paper(recipe: Recipe) -> str:
