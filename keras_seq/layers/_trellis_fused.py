@@ -18,8 +18,6 @@ from keras_seq.layers._trellis_plan import TrellisPlan
 from keras_seq.layers._written_gradient import once
 
 _PRODUCT_ROWS = 2048  # rows of one product of the kernel's gradient; more gain nothing
-_PIECE = 2**20  # values of the pre-activations of one level of one piece of the batch, at most
-_UNROLLED = 110  # levels of all pieces in the graph, at most: each costs some time to trace
 
 
 class _Inputs(NamedTuple):
@@ -41,10 +39,6 @@ class _Inputs(NamedTuple):
             *self.hidden_past,
             *self.cell_past,
         ]
-
-    def shared(self):
-        """Of each tensor whether it belongs to the whole batch."""
-        return [x is self.kernel or x is self.bias_only for x in self.tensors()]
 
     def like(self, tensors):
         """The same structure with other tensors."""
@@ -95,107 +89,34 @@ def run_fused_levels(
 
     @ops.custom_gradient
     def run(*tensors):
-        pieces = [
-            _FusedLevels(plan, piece, return_past)
-            for piece in _pieces(inputs.like(tensors), plan, stretches)
-        ]
-        outputs, kept, before = [], [], None
-        for levels in pieces:
-            if before is not None:
-                levels.wait_for(before)
-            results, saved = levels.run(stretches)
-            before = results[0]
-            outputs.append(results)
-            kept.append(saved)
+        levels = _FusedLevels(plan, inputs.like(tensors), return_past)
+        kept, z, c = [], None, None
+        for first, end in plan.stretches(stretches):
+            start = (z, c)
+            z, c, saved = levels.forward(first, end, z, c)
+            kept.append(start if stretches > 1 else saved)
 
         def gradient(*arguments, upstream=None):
             # TensorFlow gives one argument an output, JAX one with all of them.
             given = keras.tree.flatten(arguments if upstream is None else upstream)
-            return once(lambda: _backward(pieces, kept, given), "TrellisNet")(*tensors, *given)
+            backward = once(lambda: levels.backward(kept, stretches, given), "TrellisNet")
+            return backward(*tensors, *given)
 
-        return tuple(_join(outputs)), gradient
+        return (z, c, *levels.collected, *levels.next_hidden, *levels.next_cell), gradient
 
     z, c, *rest = run(*inputs.tensors())
     count, past = len(plan.collected), plan.levels if return_past else 0
     return z, c, rest[:count], rest[count : count + past], rest[count + past :]
 
 
-def _pieces(inputs: _Inputs, plan: TrellisPlan, stretches: int) -> list[_Inputs]:
-    """The inputs of equal pieces of the batch, small enough for a level to stay in the cache.
-
-    A level reads and writes its sequences several times between its two products. Sequences of
-    unknown length or number stay in one piece, and so do those of a rematerialised pass: it is
-    there to save memory, and the pieces' results are copied to join them.
-    """
-    some = next(iter(inputs.injections.values()))
-    batch, length = some.shape[:2]
-    if not batch or not length or stretches > 1:
-        return [inputs]
-    least = -(-batch * length * 4 * plan.width // _PIECE)
-    most = max(1, min(batch, _UNROLLED // plan.levels))
-    fitting = [n for n in range(1, most + 1) if batch % n == 0]
-    count = next((n for n in fitting if n >= least), fitting[-1])
-    if count == 1:
-        return [inputs]
-    split = [
-        [tensor] * count if same else ops.split(tensor, count, axis=0)
-        for tensor, same in zip(inputs.tensors(), inputs.shared(), strict=True)
-    ]
-    return [inputs.like(tensors) for tensors in zip(*split, strict=True)]
-
-
-def _join(pieces):
-    """One list of tensors from those of the pieces."""
-    if len(pieces) == 1:
-        return pieces[0]
-    return [ops.concatenate(parts, axis=0) for parts in zip(*pieces, strict=True)]
-
-
-def _backward(pieces, kept, upstream):
-    """The gradients of all inputs, from those of all outputs: the pieces one after the other."""
-    count = len(pieces)
-    given = zip(*(ops.split(tensor, count, axis=0) for tensor in upstream), strict=True)
-    results: list = [None] * count
-    totals = None
-    for index, part in reversed(list(enumerate(given))):
-        totals = _Totals(pieces[index].plan, pieces[index].inputs, totals)
-        results[index] = pieces[index].backward(kept.pop(), totals, part)
-    own = [
-        [x for x, same in zip(result, pieces[0].inputs.shared(), strict=True) if not same]
-        for result in results
-    ]
-    joined = iter(_join(own))
-    # The shared sums of the piece that came last are those of all pieces.
-    shared = pieces[0].inputs.shared()
-    return tuple(x if same else next(joined) for x, same in zip(results[0], shared, strict=True))
-
-
 class _FusedLevels:
-    """Forward and backward pass over a piece; holds nothing but its inputs and outputs."""
+    """Forward and backward pass of a call; holds nothing but the call's inputs and outputs."""
 
     def __init__(self, plan: TrellisPlan, inputs: _Inputs, return_past: bool):
         self.plan = plan
         self.inputs = inputs
         self.return_past = return_past
         self.collected, self.next_hidden, self.next_cell = [], [], []
-
-    def wait_for(self, other):
-        """Lets the levels begin when another tensor is there, for the sake of memory."""
-        dilation = self.plan.dilations[0]
-        injections = dict(self.inputs.injections)
-        injections[dilation] = _after(injections[dilation], other)
-        self.inputs = self.inputs._replace(injections=injections)
-
-    def run(self, stretches: int):
-        """All levels: the outputs, and what the backward pass needs."""
-        kept, z, c = [], None, None
-        for first, end in self.plan.stretches(stretches):
-            start = (z, c)
-            z, c, saved = self.forward(first, end, z, c)
-            kept.append((first, end, start if stretches > 1 else None, saved))
-        if stretches > 1:
-            kept = [(first, end, start, None) for first, end, start, _ in kept]
-        return [z, c, *self.collected, *self.next_hidden, *self.next_cell], kept
 
     def forward(self, first, end, z, c, again=False):
         """Levels first to end-1; `again` if only the saved values are wanted."""
@@ -266,17 +187,19 @@ class _FusedLevels:
         bent = ops.tanh(cell)
         return o * bent, cell, _Saved(seen, past_cell, (i, o, g, f), bent)
 
-    def backward(self, kept, totals, upstream):
+    def backward(self, kept, stretches, upstream):
         """The gradients of all inputs, from those of all outputs."""
-        plan = self.plan
+        plan, inputs = self.plan, self.inputs
+        totals = _Totals(plan, inputs)
         dz, dc, *rest = upstream
-        dz = totals.keep_pace(dz)
         count = len(plan.collected)
         d_collected = dict(zip(plan.collected, rest, strict=False))
         past = rest[count:]
-        for first, end, start, saved in reversed(kept):
-            if start is not None:
-                _, _, saved = self._after(dz).forward(first, end, *start, again=True)
+        for index, (first, end) in reversed(list(enumerate(plan.stretches(stretches)))):
+            saved = kept[index]
+            if stretches > 1:
+                z, c = saved
+                _, _, saved = self._after(dz).forward(first, end, z, c, again=True)
             for level in reversed(range(first, end)):
                 if level in d_collected:
                     rest_of_width = plan.width - plan.output_units
@@ -333,12 +256,9 @@ class _FusedLevels:
 
 
 class _Totals:
-    """The sums that the backward pass builds up; in float32 where the pass is in less.
+    """The sums that the backward pass builds up; in float32 where the pass is in less."""
 
-    Those of the kernel and the bias go on from those of the piece before.
-    """
-
-    def __init__(self, plan: TrellisPlan, inputs: _Inputs, before: "_Totals | None" = None):
+    def __init__(self, plan: TrellisPlan, inputs: _Inputs):
         self.plan = plan
         self.inputs = inputs
         kernel = inputs.kernel
@@ -346,14 +266,13 @@ class _Totals:
         taps = ops.reshape(kernel, (plan.kernel_size, rows // plan.kernel_size, channels))
         # Transposed once, and in a form that no optimizer turns into a product with a transposed
         # factor: that one is 10% slower.
-        turned = ops.reshape(ops.transpose(taps, (2, 0, 1)), (channels, rows))
-        self.transposed_kernel = turned if before is None else before.transposed_kernel
+        self.transposed_kernel = ops.reshape(ops.transpose(taps, (2, 0, 1)), (channels, rows))
         some = next(iter(inputs.injections.values()))
         length = (some.shape[0] or 8) * (some.shape[1] or 64)
         self.levels_a_product = -(-_PRODUCT_ROWS // length)
         self.waiting = []
-        self.kernel = None if before is None else before.kernel
-        self.pre = {} if before is None or None not in before.pre else {None: before.pre[None]}
+        self.kernel = None
+        self.pre = {}
         self.past = {}
 
     def _wide(self, tensor):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.layers import TrellisNet, _trellis_fused
+from keras_seq.layers import TrellisNet
 
 WIDE = keras.initializers.RandomNormal(stddev=0.5, seed=5)
 SHAPES = {
@@ -121,25 +121,3 @@ def test_a_second_derivative_is_refused_in_training_only():
     assert np.abs(penalty(False)).max() > 0
     with pytest.raises(NotImplementedError, match="training=False"):
         penalty(True)
-
-
-@pytest.mark.parametrize("kind", ["exact", "history"])
-def test_a_batch_in_pieces_gives_the_gradient_of_the_whole(kind, monkeypatch):
-    """Long sequences are worked on a few at a time; nothing else may depend on it."""
-    layer = make(injection_frequency=2, dilation_rate=(1, 2), hidden_dropout=0.4)
-    x = tf.constant(np.random.default_rng(0).normal(size=(6, 5, 3)))
-    state, masks = random_state(layer, kind, 6), layer.get_masks(6)
-    leaves = [x, *keras.tree.flatten(state), *[w.value for w in layer.trainable_variables]]
-    options = {"masks": masks, "return_state": True, "return_auxiliary": True, "training": True}
-
-    def results():
-        with tf.GradientTape() as tape:
-            tape.watch(leaves)
-            outputs = layer(x, initial_state=state, **options)
-            loss = loss_of(outputs)
-        return keras.tree.flatten(outputs) + tape.gradient(loss, leaves)
-
-    whole = results()
-    monkeypatch.setattr(_trellis_fused, "_PIECE", 5 * 4 * layer.width * 2)  # two sequences
-    for one, other in zip(results(), whole, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
