@@ -97,3 +97,26 @@ def rt_pixel_step():
 @benchmark("rt_pixel_step_xla", "the same with XLA")
 def rt_pixel_step_xla():
     return measure(lambda: pixel_step(jit_compile=True), pixel_flops(), rounds=5)
+
+
+@benchmark("scaled_bias_attention", "attention logits with scale and bias, in turn with bias alone")
+def scaled_bias_attention():
+    """What TensorFlow's fusion of a batch product, a scale and a bias costs on this machine."""
+    import tensorflow as tf
+
+    rows = tf.random.stateless_normal((8, 4, FRAMES, 40), (1, 2))
+    bias = tf.random.stateless_normal((1, 1, FRAMES, FRAMES), (3, 4))
+
+    def logits(scale):
+        def run():
+            product = tf.matmul(rows, rows, transpose_b=True)
+            return tf.reduce_sum((product if scale is None else product * scale) + bias)
+
+        step = tf.function(run)
+        return Work(lambda: step().numpy())
+
+    scaled, plain = logits(0.3), logits(None)
+    for work in (scaled, plain):
+        work.function()
+    alternate(5, scaled, plain)
+    return {"seconds": scaled.median, "seconds_without_scale": plain.median}

@@ -55,14 +55,14 @@ def protocol_of(name: str) -> dict[str, Any]:
 
 
 def takes_settings_of(builder):
-    """Names the settings of `builder` in the signature of a function that hands them on to it."""
+    """Names the keyword settings of `builder` in the signature of a function that hands them on."""
 
     def decorate(function):
         own = inspect.signature(function)
         names = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         known = {parameter.name for parameter in names}
         others = inspect.signature(builder).parameters.values()
-        names += [parameter for parameter in others if parameter.name not in known]
+        names += [p for p in others if p.kind is p.KEYWORD_ONLY and p.name not in known]
         function.__signature__ = own.replace(parameters=names)
         return function
 

@@ -17,12 +17,14 @@ from keras_seq.layers import (
 )
 from keras_seq.models import LanguageModel, SequenceClassifier
 from keras_seq.zoo._around_core import after, language_model_of, policy_of, takes_settings_of
+from keras_seq.zoo._equilibrium import equilibrium_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import entry, forwards_to
 
 PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
 
 
+@takes_settings_of(equilibrium_of)
 def core_of(
     *,
     units: int,
@@ -38,26 +40,10 @@ def core_of(
     position_dropout: float = 0.0,
     kernel_deviation: float | None = None,
     injection_deviation: float | None = None,
-    solver: Any = "broyden",
-    gradient: str = "implicit",
-    max_steps: int = 30,
-    inference_max_steps: int | None = None,
-    tolerance: float = 1e-3,
-    stop: str = "relative",
-    backward_solver: Any = None,
-    backward_max_steps: int | None = None,
-    backward_tolerance: float | None = None,
-    phantom_steps: int = 5,
-    subsequence_length: int | None = None,
-    pretrain_steps: int = 0,
     pretrain_levels: int = 2,
-    jacobian_weight: float = 0.0,
-    jacobian_frequency: float = 1.0,
-    correction_steps: Sequence[int] = (),
-    correction_decay: float = 0.8,
-    correction_frequency: float = 1.0,
     dtype: str | None = None,
     seed: int | None = None,
+    **solving: Any,
 ) -> DeepEquilibrium:
     """Builds the equilibrium of a transformer cell.
 
@@ -76,26 +62,10 @@ def core_of(
         kernel_deviation: standard deviation of the kernels at the start, without weight
             normalisation; `None` for the cell's own.
         injection_deviation: that of the injection's kernel.
-        solver: of the forward solve.
-        gradient: `"implicit"`, `"one_step"`, `"phantom"` or `"unrolled"`.
-        max_steps: the most solver steps in training.
-        inference_max_steps: the most in evaluation.
-        tolerance: of the forward solve.
-        stop: `"relative"` or `"absolute"`.
-        backward_solver: of the backward solve.
-        backward_max_steps: its limit.
-        backward_tolerance: its tolerance.
-        phantom_steps: applications of the phantom gradient.
-        subsequence_length: steps of the chunks that are solved in order.
-        pretrain_steps: training steps with `pretrain_levels` levels in place of the solve.
-        pretrain_levels: levels in that phase.
-        jacobian_weight: of the Jacobian regularisation.
-        jacobian_frequency: probability that a training step has it.
-        correction_steps: solver steps whose iterates are supervised too.
-        correction_decay: how fast their weight falls away from the end.
-        correction_frequency: probability that a training step supervises them.
+        pretrain_levels: levels before the first solve, if there are any.
         dtype: a dtype policy; `None` for Keras' current one.
         seed: of initialisation and dropout.
+        **solving: settings of `equilibrium_of`.
     """
     policy = policy_of(dtype)
 
@@ -120,30 +90,7 @@ def core_of(
         dtype=policy,
         name="cell",
     )
-    return DeepEquilibrium(
-        cell,
-        solver=solver,
-        gradient=gradient,
-        max_steps=max_steps,
-        inference_max_steps=inference_max_steps,
-        tolerance=tolerance,
-        stop=stop,
-        backward_solver=backward_solver,
-        backward_max_steps=backward_max_steps,
-        backward_tolerance=backward_tolerance,
-        phantom_steps=phantom_steps,
-        subsequence_length=subsequence_length,
-        pretrain_steps=pretrain_steps,
-        pretrain_levels=pretrain_levels,
-        jacobian_weight=jacobian_weight,
-        jacobian_frequency=jacobian_frequency,
-        correction_steps=correction_steps,
-        correction_decay=correction_decay,
-        correction_frequency=correction_frequency,
-        seed=after(seed, 2),
-        dtype=policy,
-        name="equilibrium",
-    )
+    return equilibrium_of(cell, pretrain_levels=pretrain_levels, seed=seed, **solving)
 
 
 @takes_settings_of(core_of)

@@ -7,10 +7,9 @@ the paper agree. The paper's regularised models use the settings of AWD-LSTM (Me
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
 from keras_seq.layers import LSTM, PRU, RecurrentStack
 from keras_seq.models import LanguageModel
+from keras_seq.zoo._around_core import policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import entry, forwards_to
 
@@ -90,7 +89,7 @@ def language_model(
                 f"Received: groups={groups}, units=None."
             )
         units = UNITS_OF_GROUPS[groups]
-    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    policy = policy_of(dtype)
     widths = [units] * (layers - 1) + [embedding_dim]
     recurrent = []
     for index, width in enumerate(widths):

@@ -10,10 +10,9 @@ sees all of them, and its state has a fixed size.
 
 from typing import Any
 
-import keras
-
 from keras_seq.layers import RTransformer
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+from keras_seq.zoo._around_core import after, policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import entry, forwards_to
 
@@ -25,14 +24,6 @@ PAPER = (
 
 def _core(policy, seed, **settings) -> RTransformer:
     return RTransformer(**settings, seed=seed, dtype=policy, name="r_transformer")
-
-
-def _policy(dtype: str | None):
-    return keras.dtype_policies.get(dtype or keras.config.dtype_policy())
-
-
-def _after(seed: int | None) -> int | None:
-    return None if seed is None else seed + 1
 
 
 def language_model(
@@ -84,7 +75,7 @@ def language_model(
         seed: seed of initialisation and dropout.
         name: the model's name.
     """
-    policy = _policy(dtype)
+    policy = policy_of(dtype)
     core = _core(
         policy,
         seed,
@@ -111,7 +102,7 @@ def language_model(
         output_dropout=output_dropout,
         history=history,
         carry_state=carry_state,
-        seed=_after(seed),
+        seed=after(seed),
         dtype=policy,
         name=name,
     )
@@ -162,7 +153,7 @@ def sequence_classifier(
         seed: seed of initialisation and dropout.
         name: the model's name.
     """
-    policy = _policy(dtype)
+    policy = policy_of(dtype)
     core = _core(
         policy,
         seed,
@@ -181,7 +172,7 @@ def sequence_classifier(
         unused_weights=unused_weights,
     )
     model = SequenceClassifier(
-        core, classes, output_dropout=output_dropout, seed=_after(seed), dtype=policy, name=name
+        core, classes, output_dropout=output_dropout, seed=after(seed), dtype=policy, name=name
     )
     model.build((None, None, features))
     return model
@@ -230,7 +221,7 @@ def frame_model(
         seed: seed of initialisation and dropout.
         name: the model's name.
     """
-    policy = _policy(dtype)
+    policy = policy_of(dtype)
     core = _core(
         policy,
         seed,
@@ -253,7 +244,7 @@ def frame_model(
         notes,
         sum_over_time=sum_over_time,
         output_dropout=output_dropout,
-        seed=_after(seed),
+        seed=after(seed),
         dtype=policy,
         name=name,
     )

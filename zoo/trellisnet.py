@@ -9,10 +9,9 @@ script's.
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-
 from keras_seq.layers import AdaptiveSoftmax, MixtureOfSoftmaxes, SoftmaxHead, TrellisNet
 from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
+from keras_seq.zoo._around_core import policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import entry, forwards_to
 
@@ -91,7 +90,7 @@ def language_model(
         seed: seed of initialisation and dropout.
         name: the model's name.
     """
-    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    policy = policy_of(dtype)
     core = TrellisNet(
         units=units,
         output_units=output_units,
@@ -218,7 +217,7 @@ def sequence_reader(
             "Either `classes` or `outputs` must be given. "
             f"Received: classes={classes}, outputs={outputs}."
         )
-    policy = keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+    policy = policy_of(dtype)
     core = TrellisNet(
         units=units,
         output_units=output_units,

@@ -196,7 +196,7 @@ class _FusedLevels:
         d_collected = dict(zip(plan.collected, rest, strict=False))
         past = rest[count:]
         for index, (first, end) in reversed(list(enumerate(plan.stretches(stretches)))):
-            saved = kept[index]
+            saved = list(kept[index])  # a persistent tape may come again
             if stretches > 1:
                 z, c = saved
                 _, _, saved = self._after(dz).forward(first, end, z, c, again=True)

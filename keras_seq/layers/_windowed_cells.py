@@ -35,7 +35,6 @@ class GRU:
     def __init__(self, kernel, inner_bias):
         self.kernel, self.inner_bias = kernel, inner_bias
         self.units = int(kernel.shape[0])
-        self.d_inner = []
 
     def forward(self, x, state):
         split = 2 * self.units
@@ -51,6 +50,7 @@ class GRU:
         return (n + z * (h - n),), Kept(h, (r, z, n, inner))
 
     def start(self, upstream):
+        self.d_inner = []
         return (upstream,)
 
     def backward(self, kept, d_state, turned):

@@ -76,8 +76,7 @@ def _backward(cells, tensors, saved, length, upstream):
     d_state: Any = cells.start(_rows(upstream))
     befores, d_recurrents = [], []
     d_projected = None
-    for step in reversed(range(len(saved))):
-        kept = saved.pop()
+    for step, kept in reversed(list(enumerate(saved))):
         d_input, d_recurrent, d_state = cells.backward(kept, d_state, turned)
         if kept.before is not None:
             befores.append(kept.before)

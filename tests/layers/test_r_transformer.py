@@ -300,3 +300,19 @@ def test_what_does_not_fit_is_refused():
         layer = stack()
         layer.build((None, None, 8))
         layer.get_initial_state(2, kind="history")
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+def test_a_persistent_tape_gives_the_written_gradients_twice(cell):
+    block = RTransformerBlock(window=3, heads=2, cell=cell)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32"))
+    block(x)
+    weights = [weight.value for weight in block.trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_sum(tf.sin(block(x, training=True)))
+    with tf.GradientTape() as other:
+        plain = tf.reduce_sum(tf.sin(block(x, training=False)))
+    expected = other.gradient(plain, weights)
+    for _ in range(2):
+        for one, two in zip(tape.gradient(loss, weights), expected, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)

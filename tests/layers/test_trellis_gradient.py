@@ -121,3 +121,15 @@ def test_a_second_derivative_is_refused_in_training_only():
     assert np.abs(penalty(False)).max() > 0
     with pytest.raises(NotImplementedError, match="training=False"):
         penalty(True)
+
+
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_a_persistent_tape_gives_the_gradient_twice(rematerialize):
+    layer = make(rematerialize=rematerialize)
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 3)))
+    weights = [weight.value for weight in layer.trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
+        loss = tf.reduce_sum(tf.sin(layer(x, training=True)))
+    first, second = (tape.gradient(loss, weights) for _ in range(2))
+    for one, two in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, two)
