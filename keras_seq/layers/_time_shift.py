@@ -77,7 +77,7 @@ def last_gradient(upstream, sequence, steps: int):
     return both[:, :steps], both[:, steps:]
 
 
-def windows(sequence, kernel_size: int, dilation: int, past=None):
+def windows(sequence, kernel_size: int, dilation: int, past=None, beside=None):
     """The k taps of a causal convolution side by side, oldest first.
 
     One matrix product with a kernel `(k * d, channels)` is then the convolution.
@@ -87,15 +87,18 @@ def windows(sequence, kernel_size: int, dilation: int, past=None):
         kernel_size: taps k.
         dilation: steps between two taps.
         past: the steps before, `(b, (k-1) * dilation, d)`, or `None` for zeros.
+        beside: further channels to append, `(b, t, e)`, or `None`.
 
     Returns:
-        `(b, t, k * d)`.
+        `(b, t, k * d + e)`.
     """
-    if kernel_size == 1:
+    if kernel_size == 1 and beside is None:
         return sequence
     views = []
     for tap in range(kernel_size):
         steps = (kernel_size - 1 - tap) * dilation
         own = None if past is None or not steps else past[:, -steps:]
         views.append(delay(sequence, steps, own))
+    if beside is not None:
+        views.append(beside)
     return ops.concatenate(views, axis=-1)

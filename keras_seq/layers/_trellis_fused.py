@@ -5,6 +5,9 @@ them until they are summed. Here the kernel's gradient is one product over the r
 levels at a time, added up as the backward pass goes down, and a level keeps only what its own
 gradient needs. With several stretches a level keeps nothing: the backward pass computes a stretch
 again from the hidden and cell sequence it started from.
+
+A narrow input is folded into the levels: its taps stand beside those of the hidden sequence, and
+one product of a level makes both. A wide one is projected once, and the projection is added.
 """
 
 from typing import Any, NamedTuple
@@ -18,13 +21,15 @@ from keras_seq.layers._trellis_plan import TrellisPlan
 from keras_seq.layers._written_gradient import once
 
 _PRODUCT_ROWS = 2048  # rows of one product of the kernel's gradient; more gain nothing
+_FOLDED_SHARE = 12  # how many times as wide as a folded input the hidden windows are at least
+_FOLDED_ROWS = 8  # the rows of a kernel with a folded input are a multiple of it
 
 
 class _Inputs(NamedTuple):
     """All tensors of a call."""
 
-    kernel: Any  # (k * width, 4 * width)
-    injections: dict  # dilation -> (b, t, 4 * width)
+    kernel: Any  # (k * width, 4 * width), or with further rows for the channels of `folded`
+    injections: dict  # dilation -> (b, t, 4 * width), or with a folded input (b, t, channels)
     bias_only: Any  # (4 * width,), or None if the input enters every level
     mask: Any  # (b, 1, width) or None
     hidden_past: list  # of each level; empty for zeros
@@ -56,7 +61,7 @@ class _Inputs(NamedTuple):
 class _Saved(NamedTuple):
     """What the backward pass of one level needs."""
 
-    seen: Any  # the windows of the hidden input, (b, t, k * width); None if all of them are zero
+    seen: Any  # what the product saw, (b, t, channels); None if all of it is zero
     past_cell: Any  # None if zero
     gates: tuple  # input, output, candidate and forget gate
     bent: Any  # tanh of the cell
@@ -72,9 +77,11 @@ def run_fused_levels(
     mask=None,
     stretches: int = 1,
     return_past: bool = False,
+    folded: bool = False,
 ):
     """Runs all levels of a dense LSTM trellis; see `run_levels` for arguments and results.
 
+    With `folded`, what `folded_input` returns stands in the places of `kernel` and `injections`.
     The gradient holds for all inputs but the mask, which counts as a constant. It cannot be
     differentiated again.
     """
@@ -89,7 +96,7 @@ def run_fused_levels(
 
     @ops.custom_gradient
     def run(*tensors):
-        levels = _FusedLevels(plan, inputs.like(tensors), return_past)
+        levels = _FusedLevels(plan, inputs.like(tensors), return_past, folded)
         kept, z, c = [], None, None
         for first, end in plan.stretches(stretches):
             start = (z, c)
@@ -109,13 +116,54 @@ def run_fused_levels(
     return z, c, rest[:count], rest[count : count + past], rest[count + past :]
 
 
+def folds_input(plan: TrellisPlan, input_features: int) -> bool:
+    """Whether the input is narrow enough to be computed again at every level.
+
+    The added products then cost less than adding a projection at every level would.
+    """
+    channels = plan.kernel_size * input_features + 1
+    return all(plan.injected) and _FOLDED_SHARE * channels <= plan.kernel_size * plan.width
+
+
+def folded_input(plan: TrellisPlan, x, past, kernel_hidden, kernel_input, bias):
+    """The kernel of hidden sequence, input and bias, and the channels that it expects of the input.
+
+    Args:
+        plan: the trellis.
+        x: the input, `(b, t, d)`.
+        past: its past steps, or `None` for zeros.
+        kernel_hidden: `(k * width, channels)`.
+        kernel_input: `(k * d, channels)`.
+        bias: `(channels,)`.
+
+    Returns:
+        The kernel, and for each dilation the taps of the input with a channel of ones beside them.
+        Channels of zeros fill the rows of a product up to a round number.
+    """
+    rows = kernel_hidden.shape[0] + kernel_input.shape[0] + 1
+    more = -rows % _FOLDED_ROWS
+    kernel = ops.concatenate(
+        [kernel_hidden, kernel_input, bias[None], ops.zeros((more, bias.shape[0]), bias.dtype)]
+    )
+    shape = ops.shape(x)
+    ones = ops.ones((shape[0], shape[1], 1), x.dtype)
+    beside = ops.pad(ones, [[0, 0], [0, 0], [0, more]])
+    injections = {}
+    for dilation in plan.injected_dilations:
+        steps = (plan.kernel_size - 1) * dilation
+        own = None if past is None or not steps else past[:, -steps:]
+        injections[dilation] = shift.windows(x, plan.kernel_size, dilation, own, beside)
+    return kernel, injections
+
+
 class _FusedLevels:
     """Forward and backward pass of a call; holds nothing but the call's inputs and outputs."""
 
-    def __init__(self, plan: TrellisPlan, inputs: _Inputs, return_past: bool):
+    def __init__(self, plan: TrellisPlan, inputs: _Inputs, return_past: bool, folded: bool):
         self.plan = plan
         self.inputs = inputs
         self.return_past = return_past
+        self.folded = folded
         self.collected, self.next_hidden, self.next_cell = [], [], []
 
     def forward(self, first, end, z, c, again=False):
@@ -139,7 +187,7 @@ class _FusedLevels:
         injections = self.inputs.injections
         injections = {d: _after(tensor, gradient) for d, tensor in injections.items()}
         inputs = self.inputs._replace(injections=injections)
-        return _FusedLevels(self.plan, inputs, self.return_past)
+        return _FusedLevels(self.plan, inputs, self.return_past, self.folded)
 
     def _past(self, level):
         if not self.inputs.hidden_past:
@@ -148,7 +196,7 @@ class _FusedLevels:
 
     def _zeros(self):
         some = next(iter(self.inputs.injections.values()))
-        return ops.zeros_like(some[..., : self.plan.width])
+        return ops.zeros((*ops.shape(some)[:2], self.plan.width), some.dtype)
 
     def _take_past(self, level, z, c):
         hidden, cell = self._past(level)
@@ -163,34 +211,44 @@ class _FusedLevels:
         hidden_past, cell_past = self._past(level)
         if z is None and hidden_past is not None:
             z = c = self._zeros()
-        seen = past_cell = None
+        past_cell = None
         if z is not None:
             past_cell = shift.delay(c, dilation, cell_past)
             if mask is not None:
                 z = z * mask
                 hidden_past = None if hidden_past is None else hidden_past * mask
-            seen = shift.windows(z, plan.kernel_size, dilation, hidden_past)
-        if plan.injected[level]:
-            pre = inputs.injections[dilation]
-        else:
-            pre = inputs.bias_only
-        if seen is not None and level > 0:
-            pre = matrix_product(seen, inputs.kernel) + pre
-        elif seen is not None:  # all but the first steps see zeros
-            reach = plan.padding(level)
-            seen = seen[:, :reach]
-            head = matrix_product(seen, inputs.kernel) + pre[:, :reach]
-            pre = ops.concatenate([head, pre[:, reach:]], axis=1)
+        seen, pre = self._pre_activations(level, z, hidden_past)
         i, o, g, f = ops.split(pre, 4, axis=-1)
         i, o, g, f = ops.sigmoid(i), ops.sigmoid(o), ops.tanh(g), ops.sigmoid(f)
         cell = i * g if past_cell is None else f * past_cell + i * g
         bent = ops.tanh(cell)
         return o * bent, cell, _Saved(seen, past_cell, (i, o, g, f), bent)
 
+    def _pre_activations(self, level, z, hidden_past):
+        """What the product of a level saw, and the pre-activations: equation 11."""
+        plan, inputs, dilation = self.plan, self.inputs, self.plan.dilations[level]
+        injection = inputs.injections[dilation] if plan.injected[level] else inputs.bias_only
+        if self.folded:
+            if z is None:
+                return injection, matrix_product(injection, inputs.kernel[plan.hidden_rows :])
+            seen = shift.windows(z, plan.kernel_size, dilation, hidden_past, injection)
+            return seen, matrix_product(seen, inputs.kernel)
+        if z is None:
+            return None, injection
+        seen = shift.windows(z, plan.kernel_size, dilation, hidden_past)
+        if level > 0:
+            pre = matrix_product(seen, inputs.kernel) + injection
+        else:  # all but the first steps see zeros
+            reach = plan.padding(level)
+            seen = seen[:, :reach]
+            head = matrix_product(seen, inputs.kernel) + injection[:, :reach]
+            pre = ops.concatenate([head, injection[:, reach:]], axis=1)
+        return seen, pre
+
     def backward(self, kept, stretches, upstream):
         """The gradients of all inputs, from those of all outputs."""
         plan, inputs = self.plan, self.inputs
-        totals = _Totals(plan, inputs)
+        totals = _Totals(plan, inputs, self.folded)
         dz, dc, *rest = upstream
         count = len(plan.collected)
         d_collected = dict(zip(plan.collected, rest, strict=False))
@@ -233,16 +291,27 @@ class _FusedLevels:
         d_pre = ops.concatenate(
             [input_ - input_ * i, output - output * o, candidate - input_ * g, d_forget], axis=-1
         )
-        totals.add_pre_activations(level, d_pre)
-        if saved.seen is None:
+        if not self.folded:
+            totals.add_injection(level, d_pre)
+        if saved.past_cell is None:
+            if self.folded:
+                totals.add_input_kernel(saved.seen, d_pre)
+                kernel = totals.transposed_kernel[:, plan.hidden_rows :]
+                totals.add_injection(level, matrix_product(d_pre, kernel))
             return dz, dc
         totals.add_past("cell", level, dilation, d_cell)
-        if level == 0:
+        if level == 0 and not self.folded:
             d_pre = d_pre[:, : plan.padding(level)]
         totals.add_kernel(saved.seen, d_pre)
         d_seen = matrix_product(d_pre, totals.transposed_kernel)
+        if self.folded:
+            bounds = [tap * plan.width for tap in range(1, plan.kernel_size + 1)]
+            *views, d_input = ops.split(d_seen, bounds, axis=-1)
+            totals.add_injection(level, d_input)
+        else:
+            views = ops.split(d_seen, plan.kernel_size, axis=-1)
         below = None
-        for tap, view in enumerate(ops.split(d_seen, plan.kernel_size, axis=-1)):
+        for tap, view in enumerate(views):
             view = view if mask is None else view * mask
             steps = (plan.kernel_size - 1 - tap) * dilation
             totals.add_past("hidden", level, steps, view)
@@ -258,30 +327,36 @@ class _FusedLevels:
 class _Totals:
     """The sums that the backward pass builds up; in float32 where the pass is in less."""
 
-    def __init__(self, plan: TrellisPlan, inputs: _Inputs):
+    def __init__(self, plan: TrellisPlan, inputs: _Inputs, folded: bool):
         self.plan = plan
         self.inputs = inputs
-        kernel = inputs.kernel
-        rows, channels = kernel.shape
-        taps = ops.reshape(kernel, (plan.kernel_size, rows // plan.kernel_size, channels))
+        rows, channels = inputs.kernel.shape
+        parts = _FOLDED_ROWS if folded else plan.kernel_size
+        pieces = ops.reshape(inputs.kernel, (parts, rows // parts, channels))
         # Transposed once, and in a form that no optimizer turns into a product with a transposed
         # factor: that one is 10% slower.
-        self.transposed_kernel = ops.reshape(ops.transpose(taps, (2, 0, 1)), (channels, rows))
+        self.transposed_kernel = ops.reshape(ops.transpose(pieces, (2, 0, 1)), (channels, rows))
         some = next(iter(inputs.injections.values()))
         length = (some.shape[0] or 8) * (some.shape[1] or 64)
         self.levels_a_product = -(-_PRODUCT_ROWS // length)
         self.waiting = []
         self.kernel = None
-        self.pre = {}
+        self.injections = {}
         self.past = {}
 
     def _wide(self, tensor):
         low = tensor.dtype in ("bfloat16", "float16")
         return ops.cast(tensor, "float32") if low else tensor
 
-    def add_pre_activations(self, level, d_pre):
+    def add_injection(self, level, gradient):
         key = self.plan.dilations[level] if self.plan.injected[level] else None
-        self.pre[key] = _sum(self.pre.get(key), self._wide(d_pre))
+        self.injections[key] = _sum(self.injections.get(key), self._wide(gradient))
+
+    def add_input_kernel(self, seen, d_pre):
+        """The share of a folded input's rows in the kernel, of a level that sees nothing else."""
+        rows = [ops.reshape(x, (-1, x.shape[-1])) for x in (seen, d_pre)]
+        part = self._wide(ops.matmul(ops.transpose(rows[0]), rows[1]))
+        self.kernel = _sum(self.kernel, ops.pad(part, [[self.plan.hidden_rows, 0], [0, 0]]))
 
     def add_kernel(self, seen, d_pre):
         self.waiting.append((seen, d_pre))
@@ -307,9 +382,7 @@ class _Totals:
         """
         if self.kernel is None or self.waiting:
             return gradient
-        for total in (self.kernel, *self.pre.values()):
-            gradient = _after(gradient, total)
-        return gradient
+        return _after(gradient, self.kernel, *self.injections.values())
 
     def add_past(self, name, level, steps, d_delayed):
         """What a delayed sequence owes to the given past; `steps` of it were used."""
@@ -342,12 +415,12 @@ class _Totals:
         result = _Inputs(
             kernel=ops.cast(kernel, inputs.kernel.dtype),
             injections={
-                dilation: ops.cast(self.pre[dilation], tensor.dtype)
+                dilation: ops.cast(self.injections[dilation], tensor.dtype)
                 for dilation, tensor in inputs.injections.items()
             },
             bias_only=None
             if inputs.bias_only is None
-            else ops.cast(ops.sum(self.pre[None], axis=(0, 1)), inputs.bias_only.dtype),
+            else ops.cast(ops.sum(self.injections[None], axis=(0, 1)), inputs.bias_only.dtype),
             mask=None if inputs.mask is None else ops.zeros_like(inputs.mask),
             hidden_past=self._past_gradients("hidden", inputs.hidden_past),
             cell_past=self._past_gradients("cell", inputs.cell_past),
@@ -365,10 +438,11 @@ def _sum(total, part):
     return part if total is None else total + part
 
 
-def _after(tensor, other):
-    """The tensor itself, but only once another one is there.
+def _after(tensor, *others):
+    """The tensor itself, but only once the others are there.
 
-    The zero that is added hangs on the other tensor, and no optimizer sees that it is constant.
+    The zero that is added hangs on the other tensors, and no optimizer sees that it is constant.
     """
-    corner = ops.reshape(other[(slice(0, 1),) * len(other.shape)], ())
-    return tensor + ops.cast(ops.minimum(ops.square(corner), 0), tensor.dtype)
+    corners = [ops.reshape(other[(slice(0, 1),) * len(other.shape)], ()) for other in others]
+    zero = sum(ops.minimum(ops.square(corner), 0) for corner in corners)
+    return tensor + ops.cast(zero, tensor.dtype)

@@ -26,6 +26,11 @@ class TrellisPlan(NamedTuple):
     def levels(self) -> int:
         return len(self.dilations)
 
+    @property
+    def hidden_rows(self) -> int:
+        """Channels of a window of the hidden sequence."""
+        return self.kernel_size * self.width
+
     def padding(self, level: int) -> int:
         """Past steps that the convolution of a level sees."""
         return (self.kernel_size - 1) * self.dilations[level]

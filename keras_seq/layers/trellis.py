@@ -10,7 +10,7 @@ from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
 from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_fused import run_fused_levels
+from keras_seq.layers._trellis_fused import folded_input, folds_input, run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
 from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
 from keras_seq.layers._trellis_plan import TrellisPlan
@@ -389,7 +389,6 @@ class TrellisNet(keras.layers.Layer):
         mask = None if mask is None else ops.cast(mask, self.compute_dtype)
 
         input_past, hidden_past, cell_past = self._unpack(initial_state)
-        injections = self._inject(x, input_past, input_kernel, bias)
         options = {
             "hidden_past": hidden_past,
             "cell_past": cell_past,
@@ -398,10 +397,20 @@ class TrellisNet(keras.layers.Layer):
             "return_past": return_state and kind == "exact",
         }
         exact = isinstance(initial_state, dict)
-        if exact and x.shape[1] == 1 and self.groups is None and self.kernel_size > 1:
+        dense = self.groups is None
+        step = exact and x.shape[1] == 1 and dense and self.kernel_size > 1
+        fused = training and self.unroll and dense and self.gates.has_gradient and not step
+        folded = fused and folds_input(plan, x.shape[2])
+        if folded:
+            weights[0], injections = folded_input(
+                plan, x, input_past, weights[0], input_kernel, bias
+            )
+        else:
+            injections = self._inject(x, input_past, input_kernel, bias)
+        if step:
             run = run_step(plan, self.gates, weights[0], injections, bias, initial_state, mask)
-        elif training and self.unroll and self.groups is None and self.gates.has_gradient:
-            run = run_fused_levels(plan, weights[0], injections, bias, **options)
+        elif fused:
+            run = run_fused_levels(plan, weights[0], injections, bias, folded=folded, **options)
         else:
             loop = not self.unroll and not options["return_past"] and input_past is None
             run = run_levels(plan, product, weights, injections, bias, unroll=not loop, **options)

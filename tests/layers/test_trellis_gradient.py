@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.layers import TrellisNet
+from keras_seq.layers import TrellisNet, _trellis_fused
 
 WIDE = keras.initializers.RandomNormal(stddev=0.5, seed=5)
 SHAPES = {
@@ -62,9 +62,27 @@ def gradients(layer, x, state, training, masks):
     return loss, tape.gradient(loss, sources, unconnected_gradients="zero")
 
 
+@pytest.fixture(params=[False, True], ids=["added_input", "folded_input"])
+def folded(request, monkeypatch):
+    """Whether inputs of any width are folded into the levels, or only narrow ones."""
+    if request.param:
+        monkeypatch.setattr(_trellis_fused, "_FOLDED_SHARE", 0)
+    return request.param
+
+
+def test_only_narrow_inputs_are_folded(folded):
+    layer = make()
+    assert _trellis_fused.folds_input(layer._plan, 3) == folded
+    wide = TrellisNet(120, 10, levels=2)
+    wide.build((None, None, 1))
+    assert _trellis_fused.folds_input(wide._plan, 1)
+    sparse = make(**SHAPES["sparse_injection"])
+    assert not _trellis_fused.folds_input(sparse._plan, 3)
+
+
 @pytest.mark.parametrize("kind", [None, "history", "exact"])
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
-def test_equals_automatic_differentiation(options, kind):
+def test_equals_automatic_differentiation(options, kind, folded):
     """Of outputs, auxiliary outputs and returned state, by inputs, initial state and weights."""
     layer = make(**options)
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 3)))
@@ -77,7 +95,7 @@ def test_equals_automatic_differentiation(options, kind):
 
 
 @pytest.mark.parametrize("name", ["three_taps", "past_longer_than_input", "rematerialized"])
-def test_sizes_need_not_be_known(name):
+def test_sizes_need_not_be_known(name, folded):
     layer = make(**SHAPES[name])
     x, state = np.random.default_rng(0).normal(size=(2, 3, 3)), random_state(layer, "exact", 2)
     masks = layer.get_masks(2)
@@ -88,7 +106,7 @@ def test_sizes_need_not_be_known(name):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_low_precision_sums_are_made_in_float32():
+def test_low_precision_sums_are_made_in_float32(folded):
     """The kernel's and the input's gradient add up many levels without losing the small terms."""
     options = {"kernel_initializer": WIDE, "bias_initializer": WIDE}
     x = np.random.default_rng(0).normal(size=(4, 9, 3)).astype("float32")
