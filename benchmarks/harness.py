@@ -116,8 +116,11 @@ def train_step(model, batch, jit_compile: bool) -> Callable[[], Any]:
     """One call of a compiled model's own training step."""
     import tensorflow as tf
 
-    # The step that `fit` runs, without its data iterator.
-    step = tf.function(model.train_step, jit_compile=jit_compile, reduce_retracing=True)
+    # The step that `fit` runs, without its data iterator. `fit` too makes the optimizer's variables
+    # before it traces the step, and converts no Python code.
+    model.optimizer.build(model.trainable_variables)
+    train = tf.autograph.experimental.do_not_convert(model.train_step)
+    step = tf.function(train, jit_compile=jit_compile, reduce_retracing=True)
     batch = keras_tensors(batch)
     return lambda: step(batch)["loss"].numpy()
 

@@ -1,9 +1,10 @@
 """The recurrent cells of `LocalRNN` on rows, one row a position: a step, and its gradient.
 
-Each takes `x`, the projected input (rows, blocks * u), and the state (`None` for zero, where the
-recurrent product is skipped), and returns the state after the step, whose first part is the output,
-with what the gradient of the step needs. `x` already holds the recurrent bias where that can be
-added ahead, see `projection_bias`.
+Each takes `x`, the projected input (rows, blocks * u), the state (`None` for zero, where the
+recurrent product is skipped) and the recurrent kernel, and returns the state after the step, whose
+first part is the output, with what the gradient of the step needs. `x` already holds the recurrent
+bias where that can be added ahead, see `projection_bias`. Input, kernel and their gradients are
+tuples of parts: the blocks cut at `bounds`, so that no step has to cut them.
 """
 
 from typing import Any, NamedTuple
@@ -30,24 +31,29 @@ class Kept(NamedTuple):
 
 
 class GRU:
-    """h' = (1 - z) ∘ n + z ∘ h with n = tanh(x_n + r ∘ (U h + b'))."""
+    """h' = (1 - z) ∘ n + z ∘ h with n = tanh(x_n + r ∘ (U h + b')).
+
+    Its parts are the two gates together and the candidate.
+    """
 
     def __init__(self, kernel, inner_bias):
         self.kernel, self.inner_bias = kernel, inner_bias
         self.units = int(kernel.shape[0])
+        self.bounds = [2 * self.units]
 
-    def forward(self, x, state):
-        split = 2 * self.units
+    def forward(self, x, state, kernels):
+        x_gates, x_candidate = x
         if state is None:
-            r, z = ops.split(ops.sigmoid(x[:, :split]), 2, axis=-1)
-            n = ops.tanh(x[:, split:] + r * self.inner_bias)
-            return (n - z * n,), Kept(None, (r, z, n, self.inner_bias))
+            gates = ops.sigmoid(x_gates)
+            r, z = ops.split(gates, 2, axis=-1)
+            n = ops.tanh(x_candidate + r * self.inner_bias)
+            return (n - z * n,), Kept(None, (gates, r, z, n, self.inner_bias))
         (h,) = state
-        recurrent = ops.matmul(h, self.kernel)
-        r, z = ops.split(ops.sigmoid(x[:, :split] + recurrent[:, :split]), 2, axis=-1)
-        inner = recurrent[:, split:] + self.inner_bias
-        n = ops.tanh(x[:, split:] + r * inner)
-        return (n + z * (h - n),), Kept(h, (r, z, n, inner))
+        gates = ops.sigmoid(x_gates + ops.matmul(h, kernels[0]))
+        r, z = ops.split(gates, 2, axis=-1)
+        inner = ops.matmul(h, kernels[1]) + self.inner_bias
+        n = ops.tanh(x_candidate + r * inner)
+        return (n + z * (h - n),), Kept(h, (gates, r, z, n, inner))
 
     def start(self, upstream):
         self.d_inner = []
@@ -55,37 +61,45 @@ class GRU:
 
     def backward(self, kept, d_state, turned):
         (dh,) = d_state
-        r, z, n, inner = kept.values
+        gates, r, z, n, inner = kept.values
         d_kept = dh * z
         d_n = dh - d_kept
         d_n = d_n - d_n * n * n
         d_inner = d_n * r
         self.d_inner.append(d_inner)
-        d_r = d_inner * inner
-        d_r = d_r - d_r * r
-        d_z = -d_kept * n if kept.before is None else d_kept * (kept.before - n)
-        d_z = d_z - d_z * z
-        d_input = ops.concatenate([d_r, d_z, d_n], axis=-1)
+        difference = -n if kept.before is None else kept.before - n
+        d_gates = ops.concatenate([d_inner * inner, d_kept * difference], axis=-1)
+        d_gates = d_gates - d_gates * gates
+        d_input = (d_gates, d_n)
         if kept.before is None:
             return d_input, None, None
-        d_recurrent = ops.concatenate([d_r, d_z, d_inner], axis=-1)
-        return d_input, d_recurrent, (d_kept + ops.matmul(d_recurrent, turned),)
+        d_recurrent = (d_gates, d_inner)
+        return d_input, d_recurrent, (d_kept + _products(d_recurrent, turned),)
 
     def inner_bias_gradient(self):
         total = sum(ops.sum(part, axis=0) for part in self.d_inner)
         return ops.cast(total, self.inner_bias.dtype)
 
 
+def _products(parts, kernels):
+    """The sum of the products of each part with its kernel."""
+    first, *rest = (ops.matmul(x, kernel) for x, kernel in zip(parts, kernels, strict=True))
+    return sum(rest, start=first)
+
+
 class LSTM:
     """c' = f ∘ c + i ∘ g, h' = o ∘ tanh(c')."""
+
+    bounds = ()
 
     def __init__(self, kernel):
         self.kernel = kernel
         self.units = int(kernel.shape[0])
 
-    def forward(self, x, state):
+    def forward(self, x, state, kernels):
+        (x,) = x
         if state is not None:
-            x = x + ops.matmul(state[0], self.kernel)
+            x = x + ops.matmul(state[0], kernels[0])
         i, f, g, o = ops.split(x, 4, axis=-1)
         i, g, o = ops.sigmoid(i), ops.tanh(g), ops.sigmoid(o)
         if state is None:
@@ -116,22 +130,25 @@ class LSTM:
             d_f = d_f - d_f * f
         d_input = ops.concatenate([d_i - d_i * i, d_f, d_g - d_i * g, d_o - d_o * o], axis=-1)
         if cell is None:
-            return d_input, None, None
-        return d_input, d_input, (ops.matmul(d_input, turned), dc * f)
+            return (d_input,), None, None
+        return (d_input,), (d_input,), (ops.matmul(d_input, turned[0]), dc * f)
 
 
 class RNN:
     """h' = tanh(x + U h)."""
 
+    bounds = ()
+
     def __init__(self, kernel):
         self.kernel = kernel
         self.units = int(kernel.shape[0])
 
-    def forward(self, x, state):
+    def forward(self, x, state, kernels):
+        (x,) = x
         if state is None:
             h = ops.tanh(x)
             return (h,), Kept(None, (h,))
-        h = ops.tanh(x + ops.matmul(state[0], self.kernel))
+        h = ops.tanh(x + ops.matmul(state[0], kernels[0]))
         return (h,), Kept(state[0], (h,))
 
     def start(self, upstream):
@@ -142,8 +159,8 @@ class RNN:
         (h,) = kept.values
         d_input = dh - dh * h * h
         if kept.before is None:
-            return d_input, None, None
-        return d_input, d_input, (ops.matmul(d_input, turned),)
+            return (d_input,), None, None
+        return (d_input,), (d_input,), (ops.matmul(d_input, turned[0]),)
 
 
 CELLS = {"gru": GRU, "lstm": LSTM, "rnn": RNN}

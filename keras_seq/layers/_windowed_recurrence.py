@@ -39,10 +39,12 @@ def windowed_recurrence(
 
     def forward(tensors):
         cells = CELLS[cell](*tensors[1:])
+        inputs, kernels = (_parts(tensor, cells.bounds) for tensor in tensors[:2])
         saved: list = []
         state: Any = None
         for step in range(window):
-            state, kept = cells.forward(_rows(tensors[0][:, step : step + length]), state)
+            seen = [_rows(part[:, step : step + length]) for part in inputs]
+            state, kept = cells.forward(seen, state, kernels)
             saved.append(kept)
         output = ops.reshape(state[0], (ops.shape(tensors[0])[0], length, cells.units))
         return output, cells, saved
@@ -68,29 +70,42 @@ def _rows(sequence):
     return ops.reshape(sequence, (-1, sequence.shape[-1]))
 
 
+def _parts(tensor, bounds):
+    """The tensor cut along its last axis."""
+    return ops.split(tensor, list(bounds), axis=-1) if bounds else [tensor]
+
+
 def _backward(cells, tensors, saved, length, upstream):
     """The gradients of all tensors, from that of the output."""
     projected, kernel = tensors[:2]
     shape = ops.shape(projected)
-    turned = ops.transpose(kernel)
+    turned = [ops.transpose(part) for part in _parts(kernel, cells.bounds)]
     d_state: Any = cells.start(_rows(upstream))
-    befores, d_recurrents = [], []
-    d_projected = None
+    befores: list = []
+    d_recurrents: list = [[] for _ in turned]
+    d_projected: list = [None for _ in turned]
     for step, kept in reversed(list(enumerate(saved))):
         d_input, d_recurrent, d_state = cells.backward(kept, d_state, turned)
         if kept.before is not None:
             befores.append(kept.before)
-            d_recurrents.append(d_recurrent)
-        part = ops.reshape(d_input, (shape[0], length, kernel.shape[1]))
+            for place, part in enumerate(d_recurrent):
+                d_recurrents[place].append(part)
         after = shape[1] - length - step
-        part = ops.pad(part, [[0, 0], [step, after], [0, 0]])
-        d_projected = part if d_projected is None else d_projected + part
+        for place, part in enumerate(d_input):
+            part = ops.reshape(part, (shape[0], length, part.shape[-1]))
+            part = ops.pad(part, [[0, 0], [step, after], [0, 0]])
+            total = d_projected[place]
+            d_projected[place] = part if total is None else total + part
     if befores:
-        rows = ops.concatenate(befores, axis=0)
-        d_kernel = ops.matmul(ops.transpose(rows), ops.concatenate(d_recurrents, axis=0))
+        rows = ops.transpose(ops.concatenate(befores, axis=0))
+        d_kernel = _joined([ops.matmul(rows, ops.concatenate(p, axis=0)) for p in d_recurrents])
     else:
         d_kernel = ops.zeros_like(kernel)
-    results = [d_projected, ops.cast(d_kernel, kernel.dtype)]
+    results = [_joined(d_projected), ops.cast(d_kernel, kernel.dtype)]
     if len(tensors) > 2:
         results.append(cells.inner_bias_gradient())
     return tuple(results)
+
+
+def _joined(parts):
+    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]

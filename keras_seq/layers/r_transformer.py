@@ -231,7 +231,7 @@ class RTransformer(keras.layers.Layer):
                 x,
                 initial_state=None if initial_state is None else _part(initial_state, level),
                 return_state=return_state,
-                training=training if masks else False,
+                training=False if self.dropout and not masks else training,
                 mask=mask,
                 dropout_seed=seed_of_place(seed, 64 * (level + 1)),
             )

@@ -203,7 +203,7 @@ class Transformer(keras.layers.Layer):
                 x,
                 initial_state=None if initial_state is None else self._part(initial_state, level),
                 return_state=return_state,
-                training=training if masks else False,
+                training=False if self.dropout and not masks else training,
                 dropout_seed=seed_of_place(seed, 16 * (level + 1)),
             )
             if return_state:

@@ -115,7 +115,8 @@ def test_local_rnn_keeps_no_copies_of_the_windows():
     ]
     assert max(sizes) <= 2 * (64 + 15) * 3 * 4
     products = [op.name for op in graph.get_operations() if "MatMul" in op.type]
-    assert len(products) == 16  # one projection, and no recurrent product in the first step
+    # One projection, and in all steps but the first a product for the gates and the candidate.
+    assert len(products) == 1 + 15 * 2
 
 
 # Normalisation, attention
