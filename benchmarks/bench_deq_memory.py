@@ -1,8 +1,9 @@
 """Peak memory of a training step of a deep equilibrium layer, and of the same levels unrolled.
 
-`python benchmarks/run.py deq_memory` prints the figures. Every number comes from a process of its
-own: `python benchmarks/bench_deq_memory.py implicit 40` is one of them. Memory is the peak of what
-the process had resident.
+`python benchmarks/run.py deq_memory deq_memory_transformer` prints the figures. Every number comes
+from a process of its own: `python benchmarks/bench_deq_memory.py implicit 40 transformer` is one of
+them. Memory is the peak of what the process had resident, with TensorFlow's plain allocator: the
+one of oneDNN keeps what is freed, so that its peak is that of its own fragments.
 """
 
 import contextlib
@@ -20,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from harness import benchmark, resident
 
 BATCH, LENGTH, FEATURES = 16, 100, 64
-UNITS, OUTPUT_UNITS = 192, 64
+UNITS, OUTPUT_UNITS = 192, 64  # of the trellis cell
+WIDTH, HEADS, INNER = 256, 4, 1024  # of the transformer cell
+CELLS = ("trellis", "transformer")
 MEMORY = 3  # pairs that Broyden's method keeps
 STEPS = (10, 40, 160)
 
@@ -31,12 +34,27 @@ def keep_resident() -> None:
         ctypes.CDLL(None).mlockall(7)  # current and future pages, once they are used
 
 
-def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[str, Any]:
+def make_cell(kind: str):
+    """A cell of `CELLS`."""
+    import keras
+
+    from keras_seq.layers import DEQTransformerCell, DEQTrellisCell
+
+    if kind == "transformer":
+        return DEQTransformerCell(WIDTH, HEADS, INNER)
+    wide = keras.initializers.RandomNormal(stddev=0.05, seed=1)
+    return DEQTrellisCell(UNITS, OUTPUT_UNITS, kernel_initializer=wide)
+
+
+def step_memory(
+    gradient: str, steps: int, cell: str = "trellis", jit_compile: bool = False
+) -> dict[str, Any]:
     """Memory of one training step in this process, with all solver steps taken.
 
     Args:
         gradient: `"implicit"` or `"unrolled"`.
         steps: forward and backward solver steps, or levels.
+        cell: one of `CELLS`.
         jit_compile: compile it with XLA, whose compiler's own memory counts too.
 
     Returns:
@@ -47,7 +65,7 @@ def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[st
     import numpy as np
     import tensorflow as tf
 
-    from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
+    from keras_seq.layers import DeepEquilibrium
     from keras_seq.solvers import driver
 
     keep_resident()
@@ -55,13 +73,8 @@ def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[st
     tf.config.threading.set_inter_op_parallelism_threads(1)
     driver.PATIENCE = 10**9  # take all the steps, with or without progress
     keras.utils.set_random_seed(0)
-    cell = DEQTrellisCell(
-        UNITS,
-        OUTPUT_UNITS,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.05, seed=1),
-    )
     layer = DeepEquilibrium(
-        cell,
+        make_cell(cell),
         solver={"name": "broyden", "memory": MEMORY},
         gradient=gradient,
         max_steps=steps,
@@ -91,29 +104,32 @@ def step_memory(gradient: str, steps: int, jit_compile: bool = False) -> dict[st
     }
 
 
-def in_own_process(gradient: str, steps: int) -> dict[str, Any]:
+def in_own_process(gradient: str, steps: int, cell: str = "trellis") -> dict[str, Any]:
     """`step_memory` in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), gradient, str(steps)]
+    command = [sys.executable, str(Path(__file__).resolve()), gradient, str(steps), cell]
     # What is freed goes back to the system at once, so that the peak is that of what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    environment = {
+        **os.environ,
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_ARENA_MAX": "1",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+    }
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@benchmark("deq_memory", "memory of an equilibrium's training step, and of the unrolled network's")
-def deq_memory() -> dict[str, Any]:
+def figures(cell: str) -> dict[str, Any]:
     """Figures at 10, 40 and 160 solver steps, and against 40 unrolled levels."""
-    found = {steps: in_own_process("implicit", steps) for steps in STEPS}
-    unrolled = in_own_process("unrolled", 40)
-    figures: dict[str, Any] = {
-        f"implicit_{steps}_{name}": figure[name]
-        for steps, figure in found.items()
-        for name in ("step_mib", "peak_mib", "steps")
-    }
+    found = {steps: in_own_process("implicit", steps, cell) for steps in STEPS}
+    unrolled = in_own_process("unrolled", 40, cell)
     peaks = [figure["peak_mib"] for figure in found.values()]
     own = [figure["step_mib"] for figure in found.values()]
     return {
-        **figures,
+        **{
+            f"implicit_{steps}_{name}": figure[name]
+            for steps, figure in found.items()
+            for name in ("step_mib", "peak_mib", "steps")
+        },
         "unrolled_40_step_mib": unrolled["step_mib"],
         "unrolled_40_peak_mib": unrolled["peak_mib"],
         "spread_of_peaks": max(peaks) / min(peaks) - 1,
@@ -122,5 +138,18 @@ def deq_memory() -> dict[str, Any]:
     }
 
 
+@benchmark("deq_memory", "memory of an equilibrium's training step, and of the unrolled network's")
+def deq_memory() -> dict[str, Any]:
+    """With the cell of the DEQ-TrellisNet."""
+    return figures("trellis")
+
+
+@benchmark("deq_memory_transformer", "the same with the cell of the DEQ-Transformer")
+def deq_memory_transformer() -> dict[str, Any]:
+    """With the cell of the DEQ-Transformer."""
+    return figures("transformer")
+
+
 if __name__ == "__main__":
-    print(json.dumps(step_memory(sys.argv[1], int(sys.argv[2]))))
+    chosen = sys.argv[3] if len(sys.argv) > 3 else "trellis"
+    print(json.dumps(step_memory(sys.argv[1], int(sys.argv[2]), chosen)))

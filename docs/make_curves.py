@@ -6,6 +6,7 @@ are drawn into docs/images/curves_PICTURE.png, training dashed and validation so
 
 import csv
 import pathlib
+from typing import NamedTuple
 
 import matplotlib
 
@@ -13,13 +14,25 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 HERE = pathlib.Path(__file__).parent
-# Picture -> (metric, its name on the axis, paper's figures by label).
+
+
+class Picture(NamedTuple):
+    """What a picture shows."""
+
+    metric: str
+    title: str  # of the metric's axis
+    limits: tuple[float, float] | None = None  # of that axis
+    reported: dict[str, float] = {}  # the paper's figures by label
+
+
 PICTURES = {
-    "nottingham": (
+    "nottingham": Picture(
         "nll_per_frame",
         "negative log-likelihood a frame (nats)",
-        {"R-Transformer": 2.37, "TCN": 3.07, "LSTM": 3.29},
+        (1.7, 5.5),
+        reported={"R-Transformer": 2.37, "TCN": 3.07, "LSTM": 3.29},
     ),
+    "ptb_word_single": Picture("perplexity", "perplexity", (100, 450)),
 }
 
 
@@ -29,19 +42,20 @@ def read(path: pathlib.Path, column: str) -> list[float]:
 
 
 def draw(picture: str) -> pathlib.Path:
-    metric, title, reported = PICTURES[picture]
+    metric, title, limits, reported = PICTURES[picture]
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     for index, path in enumerate(sorted((HERE / "runs").glob(f"{picture}-*.csv"))):
         label, color = path.stem.partition("-")[2], f"C{index}"
-        validation = read(path, f"val_{metric}")
-        epochs = range(1, len(validation) + 1)
-        axes.plot(epochs, validation, color=color, label=f"{label}, validation")
+        epochs = range(1, len(read(path, metric)) + 1)
+        axes.plot(epochs, read(path, f"val_{metric}"), color=color, label=f"{label}, validation")
         axes.plot(epochs, read(path, metric), color=color, linestyle="--", linewidth=0.9)
         if label in reported:
             axes.axhline(reported[label], color=color, linestyle=":", linewidth=1.2)
-    axes.set(xlabel="epoch", ylabel=title, ylim=(1.7, 5.5))
+    axes.set(xlabel="epoch", ylabel=title, ylim=limits)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="training")
-    axes.plot([], [], color="black", linestyle=":", label="test, as the paper reports it")
+    if reported:
+        axes.plot([], [], color="black", linestyle=":", label="test, as the paper reports it")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.tight_layout()
@@ -52,4 +66,5 @@ def draw(picture: str) -> pathlib.Path:
 
 if __name__ == "__main__":
     for name in PICTURES:
-        print(draw(name))
+        if any((HERE / "runs").glob(f"{name}-*.csv")):
+            print(draw(name))

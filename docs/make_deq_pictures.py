@@ -1,6 +1,6 @@
 """Draws pictures of deep equilibria: `python docs/make_deq_pictures.py [traces|memory]`.
 
-The memory curve takes several minutes: each point is measured in a process of its own by
+The memory curve takes a few minutes: each point is measured in a process of its own by
 `benchmarks/bench_deq_memory.py`.
 """
 
@@ -56,15 +56,14 @@ def traces() -> None:
 
 
 def memory() -> None:
-    """What a training step adds to the process, by solver steps or levels."""
+    """What a training step with the transformer cell adds to the process, by steps or levels."""
     import bench_deq_memory as bench
 
     made, (axis,) = figure(1, 6, 3.6)
-    for gradient, steps in (
-        ("implicit", (5, 10, 20, 40, 80, 160)),
-        ("unrolled", (5, 10, 20, 40, 80)),
-    ):
-        values = [bench.in_own_process(gradient, count)["step_mib"] for count in steps]
+    for gradient, steps in (("implicit", bench.STEPS), ("unrolled", (10, 20, 40))):
+        values = [
+            bench.in_own_process(gradient, count, "transformer")["step_mib"] for count in steps
+        ]
         axis.plot(steps, values, "o-", label=gradient)
         print(gradient, dict(zip(steps, (round(value) for value in values), strict=True)))
     axis.set_xlabel("solver steps, or levels")

@@ -1,6 +1,5 @@
 """One trial: a recipe with some settings changed is trained, and what came out is kept."""
 
-import contextlib
 import dataclasses
 import math
 import shutil
@@ -169,16 +168,18 @@ class Trials:
     ) -> None:
         counted = CountParameters(self.max_parameters)
         try:
-            with self._scope():
-                run = training.train(
-                    recipe,
-                    self.data_dir,
-                    folder,
-                    max_steps=self.max_steps,
-                    resume=True,
-                    callbacks=[counted, EndAfter(epochs), *callbacks],
-                    verbose=0,
-                )
+            run = training.train(
+                recipe,
+                self.data_dir,
+                folder,
+                max_steps=self.max_steps,
+                resume=True,
+                callbacks=[counted, EndAfter(epochs), *callbacks],
+                verbose=0,
+                watch=False,  # the search's own HParams page has all trials
+                strategy=self.strategy,
+                devices=None if self.strategy is None else self.devices,
+            )
         except training.TrainingError as error:
             raise TrialFailed(str(error)) from None
         except MissingDataError:
@@ -191,13 +192,6 @@ class Trials:
         status = run.status
         if status["state"] == "stopped":
             raise KeyboardInterrupt(status["reason"])
-
-    def _scope(self):
-        if self.strategy is None:
-            return contextlib.nullcontext()
-        import tensorflow as tf
-
-        return tf.distribute.MirroredStrategy(self.devices).scope()
 
 
 def _copy(former: Path, folder: Path) -> None:

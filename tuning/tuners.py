@@ -210,6 +210,8 @@ def make_tuner(trials: Trials, oracle: Any, folder: Path, report: Callable[[Any]
             keras.backend.clear_session()  # graphs of former trials
             try:
                 with beating(own / ALIVE):
+                    if is_parallel():
+                        wait_for(own / RUN)
                     log_start(own, trial.trial_id, values_of(trial.hyperparameters), trials)
                     result = trials.run(
                         values_of(trial.hyperparameters),
@@ -243,6 +245,20 @@ def make_tuner(trials: Trials, oracle: Any, folder: Path, report: Callable[[Any]
         )
     tuner.save()  # so that a search which is killed in its first trial goes on, too
     return tuner
+
+
+def wait_for(folder: Path) -> None:
+    """Waits as long as another process trains in a run folder.
+
+    On a machine that stands still for a while, a worker may be taken for dead that is not. The one
+    that gets its trial waits, and then finds it done, or goes on with it.
+    """
+    while folder.is_dir():
+        try:
+            with files.lock(folder):
+                return
+        except RuntimeError:
+            time.sleep(BEAT)
 
 
 @contextlib.contextmanager

@@ -1,15 +1,15 @@
 """Which words a prediction depends on: gradients with respect to the input vectors."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_seq.models import LanguageModel
 from keras_seq.training.dynamic_evaluation import unpack_batch
+from keras_seq.training.watching.gradients import log_probs, word_norms
 
-_ROWS = 32  # copies of the passage that are differentiated at once
 TOP = 5
 
 
@@ -62,15 +62,11 @@ def saliency(model: LanguageModel, ids, top: int = TOP) -> Saliency:
         raise ValueError(f"`top` must be positive. Received: top={top}.")
     model.build()
     vectors = tf.convert_to_tensor(model.embedding(ids[None]))
-    best = tf.math.top_k(_log_probs(model, vectors)[0], k=min(top, model.vocabulary_size))
+    best = tf.math.top_k(log_probs(model, vectors)[0], k=min(top, model.vocabulary_size))
     chosen = tf.cast(best.indices[:, 0], tf.int32)
-    norms = []
-    for start in range(0, ids.size, _ROWS):
-        # One copy of the passage for each output: a copy's gradient is that of its output alone.
-        outputs = tf.range(start, min(start + _ROWS, ids.size))
-        norms.append(_norms(model, vectors, outputs, tf.gather(chosen, outputs)))
+    norms = word_norms(model, vectors, chosen)
     values = np.exp(best.values.numpy())
-    return Saliency(np.concatenate(norms), best.indices.numpy(), values)
+    return Saliency(norms, best.indices.numpy(), values)
 
 
 def gradient_coverage(norms: np.ndarray, fraction: float = 0.1) -> float:
@@ -122,24 +118,3 @@ def passages(dataset: Iterable, count: int, length: int) -> Iterator[np.ndarray]
                 yield passage
         if found >= count:
             return
-
-
-def _log_probs(model: LanguageModel, vectors):
-    """(b, t, v) from word vectors (b, t, e): the model after its embedding, without dropout."""
-    options: dict[str, Any] = {"masks": {}} if hasattr(model.core, "get_masks") else {}
-    result = model.core(vectors, initial_state=None, return_state=False, training=False, **options)
-    hidden = result[0] if isinstance(result, tuple | list) else result
-    return tf.cast(model.head(hidden, tables=model.tables, training=False), tf.float32)
-
-
-def _norms(model: LanguageModel, vectors, outputs, words) -> np.ndarray:
-    """Rows of the saliency map."""
-    rows = int(outputs.shape[0])
-    copies = tf.repeat(vectors, rows, axis=0)
-    with tf.GradientTape() as tape:
-        tape.watch(copies)
-        log_probs = _log_probs(model, copies)
-        places = tf.stack([tf.range(rows), outputs, words], axis=1)
-        total = tf.reduce_sum(tf.gather_nd(log_probs, places))
-    gradients: Any = tape.gradient(total, copies)
-    return tf.norm(tf.cast(gradients, tf.float32), axis=-1).numpy()

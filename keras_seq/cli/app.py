@@ -9,9 +9,11 @@ import typer
 from keras_seq._version import __version__
 from keras_seq.cli import (
     analyze_command,
+    export_command,
     generate_command,
     model_commands,
     run_commands,
+    service_command,
     tune_command,
     weights_commands,
 )
@@ -45,9 +47,11 @@ def _program(
 for _module in (
     model_commands,
     run_commands,
+    export_command,
     tune_command,
     analyze_command,
     generate_command,
+    service_command,
     weights_commands,
 ):
     _module.add_to(app)

@@ -1,5 +1,6 @@
 """Commands about models: `list`, `describe`, `convert`."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,18 +94,49 @@ def describe(
     build: Annotated[
         bool, typer.Option("--build", help="Build the model and list its weights.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the architecture to a PNG file."),
+    ] = None,
+    cost: Annotated[
+        bool, typer.Option(help="Count operations and memory, which takes seconds.")
+    ] = True,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Run three training steps and measure their memory, too."),
+    ] = False,
     json_wanted: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Describe a model: its paper, its settings and how it is trained."""
+    """Describe a model: its paper, its settings, what it costs and how it is trained.
+
+    Operations and memory are counted for the batch of the recipe, in a graph that is never run.
+    """
     command(_describe)(
-        json_wanted, debug, model=model, settings=settings or [], variant=variant, build=build
+        json_wanted,
+        debug,
+        model=model,
+        settings=settings or [],
+        variant=variant,
+        build=build,
+        picture=picture,
+        cost=cost,
+        measure=measure,
     )
 
 
 def _describe(
-    output: Output, model: str, settings: list[str], variant: str | None, build: bool
+    output: Output,
+    model: str,
+    settings: list[str],
+    variant: str | None,
+    build: bool,
+    picture: Path | None,
+    cost: bool,
+    measure: bool,
 ) -> None:
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture must end in .png. Received: {picture}.")
     recipe = apply_settings(_recipe_of(model, variant), settings)
     facts = model_row(recipe) | {
         "notes": recipe.notes,
@@ -113,6 +145,15 @@ def _describe(
     facts["variants"] = {name: dict(changes) for name, changes in recipe.variants.items()}
     if build:
         facts["built"] = _built(recipe)
+    if cost:
+        facts["cost"] = _cost(recipe)
+    if measure:
+        from keras_seq.analysis import measure_step
+
+        facts["measured_step_bytes"] = measure_step(recipe)
+    if picture is not None:
+        facts["picture"] = str(picture)
+        _draw(recipe, picture, facts.get("cost"))
     if output.json_wanted:
         output.document(facts)
         return
@@ -120,11 +161,14 @@ def _describe(
     output.line(recipe.paper)
     if recipe.notes:
         output.line(recipe.notes)
-    output.line(f"\nparameters  {recipe.parameters:,}")
-    output.line(f"reported    {_figure(facts)} ({recipe.reported.source})")
+    output.line()
+    lines = [("parameters", f"{recipe.parameters:,}"), *_costs(facts)]
+    lines.append(("reported", f"{_figure(facts)} ({recipe.reported.source})"))
     for name, changes in facts["variants"].items():
         listed = ", ".join(f"{key}={value}" for key, value in changes.items())
-        output.line(f"variant     {name}: {listed}")
+        lines.append(("variant", f"{name}: {listed}"))
+    for label, text in lines:
+        output.line(f"{label:<17}{text}")
     output.line("\nSettings, each of which --set changes:")
     for key, value in facts["settings"].items():
         absent = "(default)" if key.startswith("model.") else "(none)"
@@ -134,8 +178,64 @@ def _describe(
         output.line(f"\nWeights ({built['parameters']:,} trainable parameters):")
         for weight in built["weights"]:
             output.line(f"  {weight['path']}  {tuple(weight['shape'])}")
-        if built["receptive_field"]:
-            output.line(f"receptive field  {built['receptive_field']} steps")
+    if picture is not None:
+        output.line(f"\n{picture}: the architecture.")
+
+
+def _cost(recipe) -> dict[str, Any]:
+    """What `describe --json` says of the cost."""
+    from keras_seq import analysis
+
+    found = analysis.cost(recipe)
+    return {**dataclasses.asdict(found), "step_bytes": found.step_bytes}
+
+
+def _costs(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Labels and figures of what a model costs."""
+    lines = []
+    cost = facts.get("cost")
+    if cost is not None:
+        flops = f"{cost['flops_per_token']:,} a token"
+        if cost["solver_steps"]:
+            flops = (
+                f"at most {flops}: {cost['solver_steps']} solver steps of "
+                f"{cost['flops_per_solver_step']:,}"
+            )
+        lines.append(("FLOPs", f"{flops} (matrix products and convolutions, forward)"))
+        kept = _mebibytes(cost["activation_bytes"])
+        total = _mebibytes(cost["step_bytes"])
+        batch = f"{cost['batch_size']} x {cost['steps']} steps"
+        lines.append(
+            ("memory", f"{total} a training step of {batch}, estimated; activations: {kept}")
+        )
+        field = cost["receptive_field"]
+        lines.append(("receptive field", _steps(field)))
+    if "measured_step_bytes" in facts:
+        lines.append(("measured", f"{_mebibytes(facts['measured_step_bytes'])} for such a step"))
+    return lines
+
+
+def _steps(field: int | str) -> str:
+    return f"{field} steps" if isinstance(field, int) else field
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _draw(recipe, picture: Path, cost: dict[str, Any] | None) -> None:
+    from keras_seq import analysis
+    from keras_seq.training import files
+
+    footer = f"{recipe.parameters:,} parameters"
+    if cost is not None:
+        most = "at most " if cost["solver_steps"] else ""
+        footer = f"{cost['parameters']:,} parameters · {most}{cost['flops_per_token']:,} FLOPs a "
+        footer += f"token · receptive field: {_steps(cost['receptive_field'])}"
+    drawn = analysis.draw_architecture(analysis.architecture(recipe), footer)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic(picture, suffix=".png") as temporary:
+        temporary.write_bytes(drawn)
 
 
 def _recipe_of(model: str, variant: str | None):
@@ -147,9 +247,12 @@ def _recipe_of(model: str, variant: str | None):
 
 
 def _built(recipe) -> dict[str, Any]:
+    import tensorflow as tf
+
     from keras_seq.training.building import build_model
 
-    model = build_model(recipe)
+    with tf.Graph().as_default():  # nothing is allocated there
+        model = build_model(recipe)
     return {
         "parameters": count_parameters(model),
         "receptive_field": getattr(getattr(model, "core", None), "receptive_field", None),

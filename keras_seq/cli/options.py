@@ -74,3 +74,36 @@ CacheLambda = Annotated[
     float | None,
     typer.Option("--cache-lambda", min=0, max=1, help="Its share, below 1.  [default: 0.13]"),
 ]
+
+# Options of `train` about devices and machines.
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        help="`mirrored`: several devices of this machine; `multi_worker`: the machines of "
+        "TF_CONFIG; `one`.",
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        help="How many devices, or their names: 2, or GPU:0,GPU:1.  [default: all GPUs]",
+    ),
+]
+DataService = Annotated[
+    str | None,
+    typer.Option(
+        "--data-service",
+        metavar="ADDRESS",
+        help="Let a tf.data service make the training batches, see `keras-seq data-service`.",
+    ),
+]
+DataServiceShare = Annotated[
+    str | None,
+    typer.Option(
+        "--data-service-share",
+        metavar="NAME:INDEX/COUNT",
+        help="Read the same batches as COUNT - 1 other runs that are started with this name.",
+    ),
+]

@@ -1,4 +1,4 @@
-"""Commands about runs: `train`, `evaluate`, `export`."""
+"""Commands about runs: `train`, `evaluate`."""
 
 import shlex
 import sys
@@ -16,7 +16,10 @@ from keras_seq.cli.options import (
     CacheSize,
     CacheTheta,
     DataDir,
+    DataService,
+    DataServiceShare,
     Debug,
+    Devices,
     Dynamic,
     DynamicBatches,
     DynamicDecay,
@@ -24,11 +27,12 @@ from keras_seq.cli.options import (
     DynamicSteps,
     Json,
     Settings,
+    Strategy,
     Weights,
 )
 from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
-from keras_seq.cli.sources import RunOrModel, check_source, vocabulary_of
+from keras_seq.cli.sources import RunOrModel, check_source
 
 DEFAULT_MODEL = "trellisnet_python_docs"
 SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
@@ -38,7 +42,6 @@ def add_to(app: typer.Typer) -> None:
     """Adds the commands to the program."""
     app.command("train")(train)
     app.command("evaluate")(evaluate)
-    app.command("export")(export)
 
 
 def train(
@@ -79,6 +82,18 @@ def train(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")
     ] = 120.0,
+    strategy: Strategy = None,
+    devices: Devices = None,
+    data_service: DataService = None,
+    data_service_share: DataServiceShare = None,
+    watch: Annotated[
+        bool | None,
+        typer.Option(
+            "--watch/--no-watch",
+            help="Pictures, embeddings and HParams for TensorBoard.  "
+            "[default: all, without pictures of a run of a few seconds]",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     json_wanted: Json = False,
     debug: Debug = False,
@@ -86,6 +101,7 @@ def train(
     """Train a model as its recipe says; alone, a small one on Python's own documentation.
 
     Ctrl-C ends the run between two steps, saves it and exits with code 1; --resume continues it.
+    With --strategy multi_worker, start the same command on every machine of TF_CONFIG.
     """
     command(_train)(
         json_wanted,
@@ -102,6 +118,11 @@ def train(
         recipe_file=recipe,
         start=start,
         checkpoint_seconds=checkpoint_seconds,
+        strategy=strategy,
+        devices=devices,
+        data_service=data_service,
+        data_service_share=data_service_share,
+        watch=watch,
         quiet=quiet,
     )
 
@@ -128,6 +149,8 @@ def _train(
     restore_interrupt()
     from keras_seq import training
 
+    if options["strategy"] not in (None, *training.STRATEGIES):
+        raise UsageError(f"--strategy must be one of: {', '.join(training.STRATEGIES)}.")
     name = None if recipe is None else recipe.name
     run = training.train(
         name if resume else recipe,
@@ -145,7 +168,9 @@ def _train(
         again = f"keras-seq train --run-dir {shlex.quote(str(run.folder))} --resume"
         print(f"keras-seq: {status['reason']}. Continue with: {again}", file=sys.stderr)
         raise typer.Exit(FAILED)
-    if not output.json_wanted and not quiet:
+    if status["strategy"].get("index"):
+        output.line("Done. The run is on the first of the machines.")
+    elif not output.json_wanted and not quiet:
         _next_commands(output, run)
 
 
@@ -283,41 +308,3 @@ def _given(flag: str, wanted: bool, settings: dict[str, tuple[str, Any]]) -> dic
     if given and not wanted:
         raise UsageError(f"{next(iter(given))} is a setting of {flag}: give that as well.")
     return dict(given.values())
-
-
-def export(
-    source: RunOrModel,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the versions of the model.")],
-    weights: Weights = None,
-    data_dir: DataDir = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Write a SavedModel, with the vocabulary in it, for TensorFlow Serving."""
-    command(_export)(json_wanted, debug, source=source, to=to, weights=weights, data_dir=data_dir)
-
-
-def _export(
-    output: Output, source: str, to: Path, weights: str | None, data_dir: Path | None
-) -> None:
-    check_source(source)
-    from keras_seq import export as exporting
-    from keras_seq import training
-
-    model, recipe, run = training.load_model(source, weights)
-    vocabulary = vocabulary_of(source, recipe, run, weights, data_dir)
-    metrics = _validation_metrics(run)
-    path = exporting.export_model(model, vocabulary, to, recipe=recipe, metrics=metrics)
-    if output.json_wanted:
-        output.document({"model": recipe.name, "path": str(path)})
-        return
-    output.line(f"{path}: written.")
-    output.line(f"Next: saved_model_cli show --dir {shlex.quote(str(path))} --all")
-
-
-def _validation_metrics(run) -> dict[str, float] | None:
-    """The validation figures of the best epoch of a run."""
-    best = None if run is None else run.status.get("best")
-    if not best:
-        return None
-    return {name: value for name, value in best.items() if name.startswith("val_")}

@@ -1,29 +1,30 @@
 """`export_model`: a model as a numbered SavedModel folder."""
 
 import json
-import platform
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_seq._version import __version__
+from keras_seq.export.description import describe
 from keras_seq.export.language_model import (
     TextOptions,
     default_context,
     language_model_signatures,
 )
+from keras_seq.export.litert import FILE, check_litert, write_litert
 from keras_seq.export.sequence_reader import sequence_reader_signatures
-from keras_seq.export.signatures import Signature
+from keras_seq.export.signatures import save_signatures
 from keras_seq.export.versions import publish
 from keras_seq.export.warmup import write_warmup
-from keras_seq.generation.stepping import is_language_model
+from keras_seq.export.weights import StoredWeights
+from keras_seq.generation.stepping import check_vocabulary, input_spec, is_language_model
 
 METADATA = "keras_seq.json"
+FORMATS = ("tf_saved_model", "litert")
 
 
 def export_model(
@@ -38,8 +39,10 @@ def export_model(
     recipe: Any = None,
     metrics: Mapping[str, float] | None = None,
     warmup: bool = True,
+    weights_as: str | None = None,
+    format: str = "tf_saved_model",
 ) -> Path:
-    """Writes a model for TensorFlow Serving, as `to/name/version/`.
+    """Writes a model for TensorFlow Serving, as `to/name/version/`, or as a LiteRT file.
 
     The folder holds `saved_model.pb`, `variables/`, the vocabulary in `assets/`, and in
     `assets.extra/` a description (`keras_seq.json`) and warm-up requests. It loads with TensorFlow
@@ -54,15 +57,20 @@ def export_model(
     * `initial_state`: batch_size () → state tensors.
     * `step`: ids (b, t) and state tensors → log_probs (b, t, v) and state tensors.
 
-    A classifier has `serving_default`, `log_probs`: x → log_probs and class; a regressor
-    `serving_default`, `outputs`: x → outputs; both have `initial_state` and `step`.
+    A classifier has `serving_default`, `log_probs`: x → log_probs and class; a `FrameModel` the
+    same with log_probs and logits of each note; a regressor `serving_default`, `outputs`: x →
+    outputs; all have `initial_state` and `step`.
+
+    With `format="litert"` the folder holds `model.tflite` in place of the SavedModel. It has
+    `log_probs` (or `outputs`), `initial_state` and a `step` of one time step of one sequence.
 
     Args:
         model: a model of `keras_seq.models`, or any that follows the state contract. One with
             `input_spec_for_export()` is a classifier or regressor, any other a language model.
         vocabulary: its vocabulary; `None` for a model without text.
         to: the folder of all models.
-        name: the model's name; `None` for the recipe's, else the model's own.
+        name: the model's name; `None` for the recipe's, else the model's own. A LiteRT file's
+            then ends in `_litert`, since a server must not find it among its versions.
         version: a positive integer; `None` for one more than the highest there is.
         top_k: number of next tokens that `text` answers with.
         max_tokens: the last so many tokens of a text are read. `None` for 1024, or for the core's
@@ -71,13 +79,17 @@ def export_model(
         recipe: the recipe that trained the model, for the description.
         metrics: figures of its evaluation, for the description.
         warmup: whether to write warm-up requests, where `tensorflow-serving-api` is installed.
+        weights_as: `"int8"` or `"bfloat16"` to store matrices and tables small, see
+            `StoredWeights`; the graph computes with what they are restored to. `None` to store the
+            weights as they are. A LiteRT file takes `"int8"`, the converter's own.
+        format: `"tf_saved_model"` or `"litert"`.
 
     Returns:
         The version's folder.
 
     Raises:
-        ValueError: for a name, version or bound that cannot be, or a vocabulary that is not the
-            model's.
+        ValueError: for a name, version or bound that cannot be, a vocabulary that is not the
+            model's, or a model that LiteRT cannot run.
         FileExistsError: if the version exists.
 
     Example:
@@ -90,10 +102,16 @@ def export_model(
     >>> next_tokens(text=tf.constant(["ab"]))["tokens"].shape
     TensorShape([1, 4])
     """
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}.")
+    device = format == "litert"
     if max_tokens is None:
         max_tokens = default_context(model)
     options = TextOptions(top_k, max_tokens, max_length)
-    name = _checked_name(name or getattr(recipe, "name", None) or model.name)
+    if name is None:
+        own = getattr(recipe, "name", None) or model.name
+        name = f"{own}_litert" if device else str(own)
+    check_name(name)
     if version is not None and (isinstance(version, bool) or version < 1):
         raise ValueError(f"`version` must be a positive integer. Received: version={version!r}.")
     if not is_language_model(model) and vocabulary is not None:
@@ -101,81 +119,51 @@ def export_model(
             "`vocabulary` must be `None` for a model that is no language model. "
             f"Received: a vocabulary with a {type(model).__name__}."
         )
+    if not model.built:
+        spec = input_spec(model)
+        model(tf.zeros([size or 1 for size in spec.shape], spec.dtype), training=False)
+    weights = StoredWeights(model, weights_as)
+    if device:
+        check_litert(weights)
+        weights = StoredWeights(model)  # the converter restores nothing: it makes them small itself
     if is_language_model(model):
-        signatures = language_model_signatures(model, vocabulary, options)
+        if vocabulary is not None:
+            check_vocabulary(model, vocabulary)
+        words = None if device else vocabulary
+        signatures = language_model_signatures(model, words, options, weights, one_stream=device)
     else:
-        signatures = sequence_reader_signatures(model)
+        signatures = sequence_reader_signatures(model, weights, one_stream=device)
+    more: dict[str, Any] = {"name": name, "format": format, "weights_as": weights_as}
 
     def write(folder: Path) -> None:
-        _save(folder, signatures, vocabulary)
-        warmed = warmup and write_warmup(folder, name, signatures)
-        description = _describe(model, signatures, recipe, metrics)
-        description |= {"name": name, "warmup": warmed}
+        extra, assets = folder / "assets.extra", folder / "assets"
+        extra.mkdir()
+        answered = signatures
+        if device:
+            answered, more["left_out"] = write_litert(folder / FILE, signatures, weights_as)
+        else:
+            table = None if vocabulary is None else vocabulary.table
+            save_signatures(folder, signatures, table)
+            more["warmup"] = warmup and write_warmup(folder, name, signatures)
         if vocabulary is not None:
-            description["text"] = vars(options) | {"level": vocabulary.level}
-        extra = folder / "assets.extra"
-        extra.mkdir(exist_ok=True)
+            more["text"] = vars(options) | {"level": vocabulary.level}
+            # A table has its words there already; this adds what a Vocabulary needs besides.
+            assets.mkdir(exist_ok=True)
+            vocabulary.save(assets / "vocabulary.txt")
+        description = describe(model, answered, recipe, metrics) | more
         (extra / METADATA).write_text(json.dumps(description, indent=2) + "\n")
 
     return publish(write, Path(to) / name, version)
 
 
-def _checked_name(name: str) -> str:
+def check_name(name: str) -> None:
+    """Refuses a name that can be no folder's.
+
+    Raises:
+        ValueError: for a name with other characters than letters, digits, '_', '-' and '.'.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ValueError(
             "`name` must be of letters, digits, '_', '-' and '.', as it names a folder and stands "
             f"in addresses. Received: name={name!r}."
         )
-    return name
-
-
-def _save(folder: Path, signatures: Mapping[str, Signature], vocabulary) -> None:
-    """Writes the SavedModel with exactly what its signatures use."""
-    module = tf.Module()
-    functions = {key: value.function for key, value in signatures.items()}
-    # Variables that no signature reads (optimizer, metrics, dropout seeds) are left behind.
-    module.weights = list(
-        {id(v): v for function in functions.values() for v in function.graph.variables}.values()
-    )
-    if vocabulary is not None:
-        module.table = vocabulary.table
-    tf.saved_model.save(module, str(folder), signatures=functions)
-    if vocabulary is not None:
-        # The table has its words there already; this adds what a Vocabulary needs besides.
-        vocabulary.save(folder / "assets" / "vocabulary.txt")
-
-
-def _describe(model, signatures, recipe, metrics) -> dict[str, Any]:
-    if recipe is not None and hasattr(recipe, "to_json"):
-        recipe = json.loads(recipe.to_json())
-    return {
-        "class": type(model).__name__,
-        "parameters": model.count_params(),
-        "precision": model.dtype_policy.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "keras_seq": __version__,
-            "keras": keras.version(),
-            "tensorflow": tf.version.VERSION,
-            "python": platform.python_version(),
-        },
-        "signatures": {
-            key: {
-                "inputs": _shapes(value.inputs),
-                "outputs": _shapes(value.outputs),
-            }
-            for key, value in signatures.items()
-        },
-        "metrics": None if metrics is None else dict(metrics),
-        "recipe": recipe,
-    }
-
-
-def _shapes(tensors) -> dict[str, Any]:
-    return {
-        name: {
-            "dtype": tensor.dtype.name,
-            "shape": None if tensor.shape.rank is None else tensor.shape.as_list(),
-        }
-        for name, tensor in tensors.items()
-    }

@@ -6,13 +6,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_seq.export.signatures import Signature, require, signature, wire_type
-from keras_seq.export.streaming import initial_state_signature, named_state, step_signature
+from keras_seq.export.signatures import (
+    Signature,
+    checked_ids,
+    filled,
+    require,
+    signature,
+    wire_type,
+)
+from keras_seq.export.streaming import (
+    ServedStepper,
+    initial_state_signature,
+    named_state,
+    step_signature,
+)
+from keras_seq.export.weights import StoredWeights
 from keras_seq.generation.batched import generation_loop, row_seeds
 from keras_seq.generation.joining import join, valid_text
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
 
 CONTEXT = 1024  # tokens of a text that are read, where a model does not end sooner
+WORD_BYTES = 2**18  # bytes of a text that are read, where tokens are words
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,11 @@ def default_context(model: keras.Model) -> int:
 
 
 def language_model_signatures(
-    model: keras.Model, vocabulary, options: TextOptions
+    model: keras.Model,
+    vocabulary,
+    options: TextOptions,
+    weights: StoredWeights,
+    one_stream: bool = False,
 ) -> dict[str, Signature]:
     """Traces the signatures of a language model.
 
@@ -55,18 +73,20 @@ def language_model_signatures(
         model: a model of the state contract.
         vocabulary: its vocabulary; without one (`None`), there is nothing that takes text.
         options: bounds of text.
+        weights: its weights as they are stored.
+        one_stream: make `step` for one token of one sequence, with all sizes fixed.
 
     Returns:
         Signatures by name: `serving_default`, `log_probs`, `step`, `initial_state` and, with a
         vocabulary, `text` and `generate`.
     """
-    steps = Stepper(model)
-    whole = _whole(model)
+    steps = ServedStepper(model, weights)
+    whole = _whole(model, weights)
     signatures = {
         "serving_default": whole,
         "log_probs": whole,
         "initial_state": initial_state_signature(steps),
-        "step": _step(steps, model),
+        "step": _step(steps, model, one_stream),
     }
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
@@ -80,29 +100,27 @@ _TEXT = tf.TensorSpec((None,), tf.string)
 
 
 def _checked(ids, model: keras.Model):
-    """The ids, if all are in the vocabulary (a GPU would answer others with zeros)."""
-    size = getattr(model, "vocabulary_size", None)
-    if size is None:
-        return ids
-    return require(
-        (ids >= 0) & (ids < size), f"`ids` must be from 0 to {size - 1}, the vocabulary's.", ids
-    )
+    return checked_ids(filled(ids, "ids"), getattr(model, "vocabulary_size", None), "ids")
 
 
-def _whole(model: keras.Model) -> Signature:
+def _whole(model: keras.Model, weights: StoredWeights) -> Signature:
     def log_probs(ids):
-        outputs = model(_checked(ids, model), training=False)
+        with weights.scope():
+            outputs = model(_checked(ids, model), training=False)
         return {"log_probs": tf.cast(outputs, wire_type(outputs.dtype))}
 
     return signature(log_probs, {"ids": tf.zeros((1, 8), tf.int32)}, ids=_IDS)
 
 
-def _step(steps: Stepper, model: keras.Model) -> Signature:
+def _step(steps: ServedStepper, model: keras.Model, one_stream: bool) -> Signature:
+    advance = steps.advance_here if one_stream else steps.advance
+
     def step(ids, **state):
-        values, state = steps.advance(_checked(ids, model), *steps.flat(state))
+        values, state = advance(_checked(ids, model), *steps.flat(state))
         return {"log_probs": steps.log_probs(values), **named_state(steps, state)}
 
-    return step_signature(steps, step, ids=_IDS)
+    spec = tf.TensorSpec((1, 1), tf.int32) if one_stream else _IDS
+    return step_signature(steps, step, ids=spec)
 
 
 def _text(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
@@ -160,7 +178,22 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
 
 def _encode(vocabulary, text, limit: int):
     """(b, t) ids of texts with their start, the last `limit` of each; (b,) lengths."""
-    ids = vocabulary.encode(text)
+    text = filled(text, "text")
+    ids = vocabulary.encode(_end(text, _most_bytes(vocabulary, limit)))
     start = tf.fill([tf.shape(text)[0], 1], tf.constant(start_id(vocabulary), tf.int32))
     ids = tf.concat([start, ids], axis=1)[:, -limit:]
     return ids.to_tensor(), tf.cast(ids.row_lengths(), tf.int32)
+
+
+def _most_bytes(vocabulary, limit: int) -> int:
+    """Bytes at the end of a text that are enough for `limit` tokens, whatever is before them."""
+    if vocabulary.level == "word":
+        return max(WORD_BYTES, 64 * limit)
+    # A character has four bytes at most; the first of those kept may be cut in two.
+    return 4 * (limit + 2)
+
+
+def _end(text, count: int):
+    """The last `count` bytes of each string, so that a long one costs no more than they do."""
+    start = tf.maximum(tf.strings.length(text) - count, 0)
+    return tf.strings.substr(text, start, tf.fill(tf.shape(start), count))

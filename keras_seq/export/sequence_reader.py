@@ -1,51 +1,74 @@
-"""Signatures of a model that reads a sequence: classes or values out."""
+"""Signatures of a model that reads a sequence: classes, notes or values out."""
 
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_seq.export.signatures import Signature, signature, wire_type
-from keras_seq.export.streaming import initial_state_signature, named_state, step_signature
-from keras_seq.generation.stepping import Stepper, input_spec
+from keras_seq.export.signatures import Signature, checked_ids, filled, signature, wire_type
+from keras_seq.export.streaming import (
+    ServedStepper,
+    initial_state_signature,
+    named_state,
+    step_signature,
+)
+from keras_seq.export.weights import StoredWeights
+from keras_seq.generation.stepping import input_spec
+from keras_seq.models import FrameModel
 
 
-def sequence_reader_signatures(model: keras.Model) -> dict[str, Signature]:
-    """Traces the signatures of a `SequenceClassifier`, a `SequenceRegressor` or their like.
+def sequence_reader_signatures(
+    model: keras.Model, weights: StoredWeights, one_stream: bool = False
+) -> dict[str, Signature]:
+    """Traces the signatures of a `SequenceClassifier`, a `FrameModel`, a `SequenceRegressor`.
 
     Args:
         model: a model x → outputs, with `input_spec_for_export()`. With `classes` its outputs are
-            log-probabilities.
+            log-probabilities, with `notes` logits.
+        weights: its weights as they are stored.
+        one_stream: make `step` for one time step of one sequence, with all sizes fixed.
 
     Returns:
-        Signatures by name: `serving_default`, the same as `log_probs` (classes) or `outputs`
+        Signatures by name: `serving_default`, the same as `log_probs` (classes, notes) or `outputs`
         (values) and, of a model that follows the state contract, `step` and `initial_state`.
     """
     spec = input_spec(model)
     example = tf.zeros([1, *[size or 8 for size in spec.shape[1:]]], spec.dtype)
-    if not model.built:
-        model(example, training=False)
 
     def answer(x):
-        return _named(model, model(x, training=False))
+        with weights.scope():
+            return _named(model, model(_checked(x, model), training=False))
 
     whole = signature(answer, {"x": example}, x=spec)
-    name = "log_probs" if hasattr(model, "classes") else "outputs"
+    name = "outputs" if "outputs" in whole.outputs else "log_probs"
     signatures = {"serving_default": whole, name: whole}
     if hasattr(model, "get_initial_state"):
-        steps = Stepper(model)
+        steps = ServedStepper(model, weights)
+        advance = steps.advance_here if one_stream else steps.advance
 
         def step(x, **state):
-            outputs, state = steps.advance(x, *steps.flat(state))
+            outputs, state = advance(_checked(x, model), *steps.flat(state))
             return _named(model, outputs) | named_state(steps, state)
 
+        if one_stream:
+            spec = tf.TensorSpec((1, 1, *spec.shape[2:]), spec.dtype)
         signatures["initial_state"] = initial_state_signature(steps)
         signatures["step"] = step_signature(steps, step, x=spec)
     return signatures
 
 
+def _checked(x, model: keras.Model):
+    """The input, if there is any; ids only from the vocabulary."""
+    x = filled(x, "x")
+    if x.dtype.is_floating:
+        return x
+    return checked_ids(x, getattr(model, "vocabulary_size", None), "x")
+
+
 def _named(model: keras.Model, outputs) -> dict[str, Any]:
     outputs = tf.cast(outputs, wire_type(outputs.dtype))
+    if isinstance(model, FrameModel):
+        return {"log_probs": tf.math.log_sigmoid(outputs), "logits": outputs}
     if not hasattr(model, "classes"):
         return {"outputs": outputs}
     return {

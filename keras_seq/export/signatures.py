@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -50,3 +51,36 @@ def require(condition, message: str, value) -> Any:
     check = tf.debugging.Assert(tf.reduce_all(condition), [message])
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(value)
+
+
+def filled(x, name: str) -> Any:
+    """The input (b, ...), if it is not empty; the request fails else."""
+    return require(tf.size(x) > 0, f"`{name}` must not be empty.", x)
+
+
+def checked_ids(ids, size: int | None, name: str) -> Any:
+    """The ids, if all are in the vocabulary (a GPU would answer others with zeros)."""
+    if size is None:
+        return ids
+    return require(
+        (ids >= 0) & (ids < size), f"`{name}` must be from 0 to {size - 1}, the vocabulary's.", ids
+    )
+
+
+def save_signatures(folder: str | Path, signatures: Mapping[str, Signature], table=None) -> None:
+    """Writes a SavedModel with exactly what its signatures use.
+
+    Args:
+        folder: where to.
+        signatures: signatures by name.
+        table: a lookup table of theirs.
+    """
+    module = tf.Module()
+    functions = {key: value.function for key, value in signatures.items()}
+    # Variables that no signature reads (optimizer, metrics, dropout seeds) are left behind.
+    module.weights = list(
+        {id(v): v for function in functions.values() for v in function.graph.variables}.values()
+    )
+    if table is not None:
+        module.table = table
+    tf.saved_model.save(module, str(folder), signatures=functions)

@@ -2,12 +2,39 @@
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_seq.export.signatures import Signature, require, signature, wire_type
+from keras_seq.export.weights import StoredWeights
 from keras_seq.generation.stepping import Stepper
 
 MAX_BATCH = 4096  # of `initial_state`, whose answer grows with a number in the request
+
+
+class ServedStepper(Stepper):
+    """A `Stepper` that computes with the weights as they are stored.
+
+    Args:
+        model: the model.
+        weights: its stored weights.
+    """
+
+    def __init__(self, model: keras.Model, weights: StoredWeights):
+        self._weights = weights
+        super().__init__(model)
+
+    def log_probs(self, values) -> Any:
+        with self._weights.scope():
+            return super().log_probs(values)
+
+    def _advance(self, inputs, *state):
+        with self._weights.scope():
+            return super()._advance(inputs, *state)
+
+    def advance_here(self, inputs, *state):
+        """`advance` as a part of the graph that is being traced, with the shapes known there."""
+        return self._advance(inputs, *state)
 
 
 def initial_state_signature(steps: Stepper) -> Signature:
@@ -31,17 +58,18 @@ def step_signature(steps: Stepper, function, **inputs: tf.TensorSpec) -> Signatu
     Args:
         steps: the model.
         function: `function(input, **state)` returns outputs and state in one dictionary.
-        **inputs: the one input besides the state.
+        **inputs: the one input besides the state. Where its batch is known, the state's is too.
     """
+    (batch,) = {spec.shape[0] for spec in inputs.values()}
     specs = {
-        name: tf.TensorSpec(spec.shape, wire_type(spec.dtype))
+        name: tf.TensorSpec([batch, *spec.shape[1:]], wire_type(spec.dtype))
         for name, spec in zip(steps.names, steps.state_specs, strict=True)
     }
     example: dict[str, Any] = {
         name: tf.zeros([size or 1 for size in spec.shape], spec.dtype)
         for name, spec in inputs.items()
     }
-    example |= named_state(steps, steps.initial_state(1))
+    example |= named_state(steps, steps.initial_state(batch or 1))
     return signature(function, example, **inputs, **specs)
 
 

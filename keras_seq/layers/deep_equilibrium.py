@@ -93,7 +93,8 @@ class DeepEquilibrium(keras.layers.Layer):
             not known when the graph is made is solved in one.
         pretrain_steps: for so many training steps, `pretrain_levels` applications of the cell with
             their ordinary gradient take the place of the solve. The count is a weight, so the
-            switch survives saving. Evaluation before the switch is unrolled too.
+            switch survives saving. Evaluation before the switch is unrolled too. Training with XLA
+            then needs sizes that are known when the graph is made.
         pretrain_levels: applications in that phase.
         jacobian_weight: weight of the estimate of |∂f/∂z|² at the equilibrium, added to the loss in
             training.
@@ -129,7 +130,8 @@ class DeepEquilibrium(keras.layers.Layer):
     Masking: not supported.
 
     Raises:
-        ValueError: on options out of range, or a cell whose output is not of the shape of z.
+        ValueError: on options out of range, a cell whose output is not of the shape of z, or
+            `pretrain_steps` under XLA with a batch size or length that is not known.
 
     Example:
 
@@ -370,6 +372,13 @@ class DeepEquilibrium(keras.layers.Layer):
 
         if not self.pretrain_steps:
             return equilibrium()
+        if training and None in tuple(z0.shape) and gradients.made_for_xla():
+            raise ValueError(
+                "With `pretrain_steps` XLA can compile a training step only for sizes that are "
+                "known when the graph is made: it makes both phases, and the gradient of a branch "
+                f"needs its sizes. Received: z of shape {tuple(z0.shape)}. Batch the data with "
+                "`drop_remainder=True`, or compile the model with `jit_compile=False`."
+            )
         return ops.cond(self.steps_taken < self.pretrain_steps, levels, equilibrium)
 
     def _corrected(self, f, kept, wanted):

@@ -56,6 +56,7 @@ class DEQTransformerCell(keras.layers.Layer):
         inject: whether the cell owns W and b; else x is u itself, (b, t, 3d).
         kernel_initializer: of the kernels; uniform within ± 1 / √fan-in by default.
         injection_initializer: of W; the same default.
+        position_initializer: of the kernel of the positions; `kernel_initializer` if not given.
         seed: of the masks.
         **kwargs: of `keras.layers.Layer`.
 
@@ -96,6 +97,7 @@ class DEQTransformerCell(keras.layers.Layer):
         inject=True,
         kernel_initializer=None,
         injection_initializer=None,
+        position_initializer=None,
         seed=None,
         **kwargs,
     ):
@@ -125,6 +127,9 @@ class DEQTransformerCell(keras.layers.Layer):
         if injection_initializer is None:
             injection_initializer = default_initializer(True)
         self.injection_initializer = keras.initializers.get(injection_initializer)
+        if position_initializer is None:
+            position_initializer = self.kernel_initializer.clone()
+        self.position_initializer = keras.initializers.get(position_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.attention = RelativeAttention(
@@ -133,6 +138,7 @@ class DEQTransformerCell(keras.layers.Layer):
             dropout=attention_dropout,
             weight_normalization=weight_normalization,
             kernel_initializer=self.kernel_initializer.clone(),
+            position_initializer=self.position_initializer.clone(),
             dtype=self.dtype_policy,
             name="attention",
         )
@@ -354,6 +360,7 @@ class DEQTransformerCell(keras.layers.Layer):
             "inject": self.inject,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "injection_initializer": keras.initializers.serialize(self.injection_initializer),
+            "position_initializer": keras.initializers.serialize(self.position_initializer),
             "seed": self.seed,
         }
 

@@ -37,6 +37,7 @@ class RelativeAttention(keras.layers.Layer):
         weight_normalization: normalise each output channel of the three kernels.
         kernel_initializer: of the kernels; N(0, 0.02²) by default, or uniform within ± 1 / √fan-in
             with weight normalisation.
+        position_initializer: of the kernel of the positions; as the others if not given.
         seed: of the dropout.
         **kwargs: of `keras.layers.Layer`.
 
@@ -74,6 +75,7 @@ class RelativeAttention(keras.layers.Layer):
         own_vectors=True,
         weight_normalization=False,
         kernel_initializer=None,
+        position_initializer=None,
         seed=None,
         **kwargs,
     ):
@@ -88,6 +90,9 @@ class RelativeAttention(keras.layers.Layer):
         if kernel_initializer is None:
             kernel_initializer = default_initializer(weight_normalization)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        if position_initializer is None:
+            position_initializer = self.kernel_initializer
+        self.position_initializer = keras.initializers.get(position_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -106,9 +111,12 @@ class RelativeAttention(keras.layers.Layer):
         self.features = int(features)
         self.width = self.head_units or self.features // self.heads
         inner = self.heads * self.width
-        self.kernel, self.gain = self._kernel("kernel", features, 3 * inner)
-        self.position_kernel, self.position_gain = self._kernel("position", features, inner)
-        self.output_kernel, self.output_gain = self._kernel("output", inner, features)
+        usual = self.kernel_initializer
+        self.kernel, self.gain = self._kernel("kernel", features, 3 * inner, usual)
+        self.position_kernel, self.position_gain = self._kernel(
+            "position", features, inner, self.position_initializer
+        )
+        self.output_kernel, self.output_gain = self._kernel("output", inner, features, usual)
         self.output_bias = self.content = self.position = None
         if self.use_bias:
             self.output_bias = self.add_weight(
@@ -125,11 +133,9 @@ class RelativeAttention(keras.layers.Layer):
                 for name in ("content_vector", "position_vector")
             )
 
-    def _kernel(self, name, rows, columns):
+    def _kernel(self, name, rows, columns, initializer):
         """A kernel (rows, columns), and its gain or `None`."""
-        return add_kernel(
-            self, name, (rows, columns), self.kernel_initializer, self.weight_normalization
-        )
+        return add_kernel(self, name, (rows, columns), initializer, self.weight_normalization)
 
     def prepare(
         self,
@@ -271,6 +277,7 @@ class RelativeAttention(keras.layers.Layer):
             "own_vectors": self.own_vectors,
             "weight_normalization": self.weight_normalization,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "position_initializer": keras.initializers.serialize(self.position_initializer),
             "seed": self.seed,
         }
 

@@ -399,7 +399,7 @@ class TrellisNet(keras.layers.Layer):
         exact = isinstance(initial_state, dict)
         dense = self.groups is None
         step = exact and x.shape[1] == 1 and dense and self.kernel_size > 1
-        fused = training and self.unroll and dense and self.gates.has_gradient and not step
+        fused = bool(training and self.unroll and dense and self.gates.has_gradient and not step)
         folded = fused and folds_input(plan, x.shape[2])
         if folded:
             weights[0], injections = folded_input(

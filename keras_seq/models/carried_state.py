@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_seq import _replicas
+
 
 class CarriedState:
     """Holds the state of training and of evaluation in variables that are no weights of the model.
@@ -17,6 +19,7 @@ class CarriedState:
         self._variables: dict[str, Any] = {}
         self._batch: dict[str, int] = {}
         self._pending: dict[str, list[np.ndarray]] = {}
+        self._strategy: Any = None
 
     def prepare(self, phase: str, model, x, batch_size: int | None) -> None:
         """Makes zero variables for a phase, `"train"` or `"test"`, unless they are there.
@@ -41,6 +44,7 @@ class CarriedState:
                 "replicas. "
                 f"Received: batch size {size}, {replicas} replicas."
             )
+        self._strategy = strategy
         if self._batch.get(phase) == size:
             return
         with strategy.scope():
@@ -73,22 +77,25 @@ class CarriedState:
     def reset(self, phase: str) -> None:
         """Sets the state of a phase back to zero, or to what `restore` was given."""
         pending = self._pending.pop(phase, None)
+        first = 0 if pending is None else _replicas.local_ids(self._strategy)[0]
         for index, variable in enumerate(keras.tree.flatten(self._variables.get(phase, []))):
-            start = 0
-            for replica in _replica_variables(variable):
-                rows = replica.shape[0]
+            for place, replica in enumerate(_replicas.values_of(variable)):
                 if pending is None:
                     replica.assign(np.zeros(replica.shape, replica.dtype.as_numpy_dtype))
                 else:
-                    replica.assign(pending[index][start : start + rows])
-                start += rows
+                    start = (first + place) * replica.shape[0]
+                    replica.assign(pending[index][start : start + replica.shape[0]])
 
     def get(self, phase: str = "train") -> list[np.ndarray]:
-        """The state as arrays with the whole batch, replica after replica."""
-        return [
-            np.concatenate([replica.numpy() for replica in _replica_variables(variable)])
+        """The state as arrays with the whole batch, replica after replica.
+
+        Where several processes train together, all must call it.
+        """
+        local = [
+            np.concatenate([replica.numpy() for replica in _replicas.values_of(variable)])
             for variable in keras.tree.flatten(self._variables.get(phase, []))
         ]
+        return _replicas.whole_batch(self._strategy, local) if local else []
 
     def restore(self, arrays: list[np.ndarray], phase: str = "train") -> None:
         """Makes the next epoch start from a state that `get` returned, to resume in its middle."""
@@ -97,11 +104,6 @@ class CarriedState:
     def callback(self) -> keras.callbacks.Callback:
         """A callback that resets the state at the start of every epoch and evaluation."""
         return _ResetState(self)
-
-
-def _replica_variables(variable) -> tuple:
-    """The variables of the replicas behind a variable."""
-    return getattr(variable, "values", (variable,))
 
 
 class _ResetState(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 """The training step that every model of the library shares."""
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -164,7 +165,28 @@ class SequenceModel(keras.Model):
         self.update_metrics(terms)
         if self.wants_predictions:
             self._compile_metrics.update_state(terms.targets, terms.predictions, terms.weights)
-        return self.get_metrics_result()
+        return self._metrics_of_all_replicas()
+
+    def _metrics_of_all_replicas(self) -> dict[str, Any]:
+        """The metrics over the whole batches so far, the same on every replica."""
+        if _backend.replica_count() == 1:
+            return self.get_metrics_result()
+        variables = [v for metric in self.metrics for v in metric.variables]
+        summed = [v for v in variables if v.aggregation == "sum"]
+        flat = [ops.reshape(ops.cast(v, "float64"), (-1,)) for v in summed]
+        (total,) = _backend.sum_over_replicas([ops.concatenate(flat)])  # one message for all
+        values, start = {}, 0
+        for variable in summed:
+            size = math.prod(variable.shape)
+            value = ops.reshape(total[start : start + size], variable.shape)
+            values[id(variable)] = ops.cast(value, variable.dtype)
+            start += size
+        results: dict[str, Any] = {}
+        for metric in self.metrics:
+            state = [values.get(id(v), ops.convert_to_tensor(v)) for v in metric.variables]
+            result = metric.stateless_result(state)
+            results |= result if isinstance(result, dict) else {metric.name: result}
+        return results
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

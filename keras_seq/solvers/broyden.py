@@ -20,12 +20,17 @@ class Broyden(Solver):
 
         H = -1 + Σ u vᵀ,   Δz = -H g,   v = Hᵀ Δz,   u = (Δz - H Δg) / (v · Δg)
 
-    When the memory is full, the oldest pair leaves before the new one is made, so that the secant
-    equation H Δg = Δz holds for the matrix that is used. Since H g of the step before is Δz, a step
-    needs only H g and Hᵀ Δz: two batched products with the memory.
+    There are two ways to keep it, chosen by what is asked for:
+
+    - If the memory holds all steps and none is shortened, u is a multiple of the step that follows,
+      and H is a product of factors 1 + Δz₊ Δzᵀ / |Δz|² (Kelley, *Iterative Methods for Linear and
+      Nonlinear Equations*, 1995, section 7.3). Then the steps alone are kept, m vectors, and a step
+      reads them twice.
+    - Else both u and v are, 2 m vectors. When the memory is full, the oldest pair leaves before the
+      new one is made, so that the secant equation H Δg = Δz holds for the matrix that is used.
 
     Args:
-        memory: number m of pairs kept.
+        memory: number m of steps that H knows of.
         line_search: `True` to shorten steps that do not reduce |g| enough (Armijo's rule, for each
             sample). Each trial costs an evaluation of f.
         line_search_steps: the most trials after the full step.
@@ -51,12 +56,16 @@ class Broyden(Solver):
 
     def init(self, z, max_steps):
         batch, size = ops.shape(z)
-        slots = max(1, min(self.memory, max_steps - 1))  # the last step needs no pair of its own
+        slots = max(1, min(self.memory, max_steps - 1))  # the last step is not learned from
         wraps = slots < max_steps - 1
-        state = {
-            "pairs": empty_buffer(z, (2 * batch, slots, size)),  # all v, then all u
-            "dz": ops.zeros_like(z),
-        }
+        state = {"dz": ops.zeros_like(z)}
+        if not (wraps or self.line_search):
+            state["steps"] = empty_buffer(z, (batch, slots, size))
+            state["chain"] = ops.zeros((batch, slots, slots), z.dtype)
+            state["weights"] = ops.zeros((batch, slots), z.dtype)
+            return (state,)
+        state["v"] = empty_buffer(z, (batch, slots, size))
+        state["u"] = empty_buffer(z, (batch, slots, size))
         if wraps:
             state["dots"] = ops.zeros((batch, slots), z.dtype)  # v · g before the last step
         if self.line_search:
@@ -65,38 +74,83 @@ class Broyden(Solver):
 
     def propose(self, z, g, state, step):
         (state,) = state
-        pairs, dz = state["pairs"], state["dz"]
-        batch, slots = ops.shape(z)[0], pairs.shape[1]
-        slot = ops.mod(step - 1, slots)
-        place = ops.one_hot(slot, slots, dtype=z.dtype)
+        following = self._from_steps if "steps" in state else self._from_pairs
+        state = following(g, state, step)
+        return z + state["dz"], (state,)
 
-        products = ops.matmul(pairs, ops.concatenate([g, dz], axis=0)[:, :, None])[:, :, 0]
-        if "dots" in state:
-            products = products * (1 - place)
-        vg, udz = products[:batch], products[batch:]
-        sums = ops.matmul(ops.concatenate([udz, vg], axis=0)[:, None, :], pairs)[:, 0]
-        v = sums[:batch] - dz
-        hg = sums[batch:] - g
-        # Δz - H Δg, where H g before the step was -Δz / scale, less what the dropped pair gave.
-        difference = -hg
-        if "dots" in state:
-            flat = ops.reshape(pairs, (2 * batch * slots, -1))
-            old = ops.take(flat, (batch + ops.arange(batch)) * slots + slot, axis=0)
-            difference = difference - old * ops.sum(state["dots"] * place, axis=1, keepdims=True)
-        if "scale" in state:
-            difference = difference + dz * (1 - 1 / state["scale"])
-        squared = ops.sum(dz * dz, axis=1, keepdims=True)
-        denominator = squared - ops.sum(dz * difference, axis=1, keepdims=True)
+    def _from_steps(self, g, state, step):
+        """The next state where all steps s are kept.
+
+        With factors 1 + a_j s_{j+1} s_jᵀ, a_j = 1 / |s_j|², and H g = -g + Σ a_j c_j s_{j+1}, the
+        c solve a triangular system, c = -S g + L c with L_ji = a_i s_j · s_{i+1}. The inverse of
+        1 - L, the chain, grows by a row a step.
+        """
+        dz, chain, weights = state["dz"], state["chain"], state["weights"]
+        slots = chain.shape[1]
+        slot = ops.mod(step - 1, slots)  # zeros go into the last slot before the first step
+        place = ops.one_hot(slot, slots, dtype=g.dtype)
+        steps = write(state["steps"], dz, slot)
+        products = ops.einsum("bmn,bkn->bkm", steps, ops.stack([g, dz], axis=1))
+        sg, sdz = products[:, 0], products[:, 1]
+        c = weights * ops.matmul(chain, -sg[:, :, None])[:, :, 0]
+        c = ops.pad(c[:, :-1], [[0, 0], [1, 0]])
+        # Δz and H g, from scalars that are known: H g = -g + Σ c s.
+        squared = ops.sum(sdz * place, axis=1, keepdims=True)
+        across = ops.sum(c * sdz - sg * place, axis=1, keepdims=True)
+        denominator = squared + across
         usable = ops.abs(denominator) > _SMALLEST * squared
-        u = ops.where(usable, difference / ops.where(usable, denominator, 1), 0)
-        dot = ops.sum(v * g, axis=1, keepdims=True)
-        dz = -(hg + u * dot)
+        factor = ops.where(usable, squared / ops.where(usable, denominator, 1), 1)
+        row = weights * ops.pad(sdz[:, 1:], [[0, 0], [0, 1]])
+        row = ops.matmul(row[:, None, :], chain)[:, 0] + place
+        learned = ops.where(usable, 1 / ops.where(usable, squared, 1), 0)
+        place = place[:, None]
+        return {
+            "dz": factor * g - ops.matmul((factor * c)[:, None, :], steps)[:, 0],
+            "steps": steps,
+            "chain": chain * (1 - place) + row[:, None, :] * place,
+            "weights": weights * (1 - place[:, 0]) + learned * place[:, 0],
+        }
 
-        following = {**state, "dz": dz}
-        following["pairs"] = write(pairs, ops.concatenate([v, u], axis=0), slot)
+    def _from_pairs(self, g, state, step):
+        """The next state where u and v are kept; `scale` is by how much the last step was cut."""
+        dz, slots = state["dz"], state["v"].shape[1]
+        slot = ops.mod(step - 1, slots)
+        place = ops.one_hot(slot, slots, dtype=g.dtype)
+        vg = ops.matmul(state["v"], g[:, :, None])[:, :, 0]
+        udz = ops.matmul(state["u"], dz[:, :, None])[:, :, 0]
+        lost = ops.zeros_like(vg)  # what of -H Δg the pair that leaves was
         if "dots" in state:
-            following["dots"] = vg + dot * place
-        return z + dz, (following,)
+            lost = state["dots"] * place
+            vg = vg * (1 - place)
+        kept = udz * (1 - place) if "dots" in state else udz
+        # Once all readers of its buffer are done, v is written in place.
+        v = ops.matmul(after(kept, vg)[:, None, :], state["v"])[:, 0] - dz
+        # Δz - H Δg, where H g before the step was -Δz / scale, is g + cut Δz - Σ (vg + lost) u,
+        # and H g is Σ vg u - g. Products with Δz follow from those with u and with g.
+        squared = ops.sum(dz * dz, axis=1, keepdims=True)
+        dot = ops.sum(kept * vg, axis=1, keepdims=True) - ops.sum(dz * g, axis=1, keepdims=True)
+        cut = 1 - 1 / state["scale"] if "scale" in state else 0.0
+        denominator = squared * (1 - cut) + dot + ops.sum(lost * udz, axis=1, keepdims=True)
+        usable = ops.abs(denominator) > _SMALLEST * squared
+        inverse = ops.where(usable, 1 / ops.where(usable, denominator, 1), 0)
+        first, second = -inverse * (vg + lost), -inverse * dot
+        both = ops.stack([first, -vg + second * -(vg + lost)], axis=1)
+        both = ops.matmul(both, state["u"])
+        u = both[:, 0] + inverse * g
+        if "scale" in state:
+            u = u + (inverse * cut) * dz
+        made = {"v": write(state["v"], v, slot), "u": write(state["u"], u, slot)}
+        # f is evaluated when both are written, and what they were made of is free again.
+        second = after(second, made["v"][:, 0, :1], made["u"][:, 0, :1])
+        following = both[:, 1] + (1 + second) * g
+        if "scale" in state:
+            following = following + (second * cut) * dz
+        made["dz"] = following
+        if "dots" in state:
+            made["dots"] = vg + dot * place
+        if "scale" in state:
+            made["scale"] = state["scale"]
+        return made
 
     def advance(self, evaluate, z, g, state, step):
         if not self.line_search:
@@ -148,3 +202,12 @@ class Broyden(Solver):
             "line_search": self.line_search,
             "line_search_steps": self.line_search_steps,
         }
+
+
+def after(tensor, *others):
+    """The small tensor itself, (b, ...), computed after the others, small ones too.
+
+    Operations of a graph run in any order that the data allow, so which of two comes first decides
+    what is in memory at a time.
+    """
+    return tensor + 0 * sum(ops.sum(other, axis=1, keepdims=True) for other in others)

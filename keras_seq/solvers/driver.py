@@ -179,15 +179,23 @@ def solve(
         ending = ops.where(ops.isinf(now), int(Status.NOT_FINITE), ending)
         ending = ops.where(now <= tolerance, int(Status.CONVERGED), ending)
         status = ops.where(active, ending, v["status"])
-        best = ops.where(better[:, None], z, v["best"])
+        # Branches, since the usual case, all samples better and none finished, copies nothing.
+        best = ops.cond(
+            ops.all(better), lambda: z, lambda: ops.where(better[:, None], z, v["best"])
+        )
         # A finished sample waits at its best iterate with a residual of zero, so that f sees no
         # wild values and the solver moves nothing.
-        waiting = ops.not_equal(status, int(Status.MAX_STEPS))[:, None]
+        waiting = ops.not_equal(status, int(Status.MAX_STEPS))
+        z, g = ops.cond(
+            ops.any(waiting),
+            lambda: (ops.where(waiting[:, None], best, z), ops.where(waiting[:, None], 0, g)),
+            lambda: (z, g),
+        )
         following = {
             "step": step,
             "evaluations": v["evaluations"] + evaluations,
-            "z": ops.where(waiting, best, z),
-            "g": ops.where(waiting, 0, g),
+            "z": z,
+            "g": g,
             "state": state,
             "status": status,
             "steps": ops.where(active, step, v["steps"]),

@@ -2,6 +2,7 @@
 
 from keras_seq.training.adapted import evaluate_cached as evaluate_cached
 from keras_seq.training.adapted import evaluate_dynamic as evaluate_dynamic
+from keras_seq.training.data_service import DataService as DataService
 from keras_seq.training.dynamic_evaluation import dynamic_evaluate as dynamic_evaluate
 from keras_seq.training.dynamic_evaluation import gradient_statistics as gradient_statistics
 from keras_seq.training.evaluation import evaluate as evaluate
@@ -12,10 +13,14 @@ from keras_seq.training.packing import pack_weights as pack_weights
 from keras_seq.training.run import Run as Run
 from keras_seq.training.run import load_run as load_run
 from keras_seq.training.stop_on_divergence import StopOnDivergence as StopOnDivergence
+from keras_seq.training.strategy import STRATEGIES as STRATEGIES
+from keras_seq.training.strategy import strategy as strategy
 from keras_seq.training.trainer import TrainingError as TrainingError
 from keras_seq.training.trainer import train as train
 
 __all__ = [
+    "STRATEGIES",
+    "DataService",
     "Run",
     "StopOnDivergence",
     "TrainingError",
@@ -29,5 +34,6 @@ __all__ = [
     "load_run",
     "pack_weights",
     "shipped_set",
+    "strategy",
     "train",
 ]

@@ -101,8 +101,17 @@ def build_optimizer(
     return cls(learning_rate=rate, **options)
 
 
-def compile_model(model: keras.Model, recipe: Recipe, learning_rate: Any = None) -> None:
-    """Compiles a model as its recipe says, with all variables of the optimizer made."""
+def compile_model(
+    model: keras.Model, recipe: Recipe, learning_rate: Any = None, devices: int = 1
+) -> None:
+    """Compiles a model as its recipe says, with all variables of the optimizer made.
+
+    Args:
+        model: the model.
+        recipe: its recipe.
+        learning_rate: see `build_optimizer`.
+        devices: how many it is trained on. XLA compiles no step that spans several.
+    """
     optimizer = build_optimizer(recipe.optimizer, learning_rate, recipe.data.length)
-    model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile)
+    model.compile(optimizer=optimizer, jit_compile=recipe.jit_compile and devices == 1)
     model.optimizer.build(model.trainable_variables)

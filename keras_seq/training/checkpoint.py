@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_seq import _replicas
 from keras_seq.training import files
 
 FORMAT = 1
@@ -18,6 +19,10 @@ class Checkpoint:
 
     The file is an uncompressed `.npz` with one array a variable and the JSON document `meta`. It
     is replaced in one step, so that there is a usable one at any moment.
+
+    Of a run on several devices, it also holds what differs between them, by device: the states of
+    the dropout seeds and the running sums of the metrics. On as many devices it is resumed exactly;
+    on another number of them, also on one, the values of the whole are taken.
 
     Args:
         groups: group name → arrays, in the order of the variables.
@@ -33,12 +38,13 @@ class Checkpoint:
         cls,
         model: keras.Model,
         meta: dict[str, Any],
-        metrics: list[np.ndarray] | None = None,
+        metrics: dict[str, list[np.ndarray]] | None = None,
     ) -> "Checkpoint":
         """A snapshot of a compiled model.
 
         Beside the weights, the model's variables hold the state of every dropout seed; the
-        metrics' hold the running means of the epoch.
+        metrics' hold the running means of the epoch. Where several processes train together, all
+        must call it.
 
         Args:
             model: the model.
@@ -46,20 +52,28 @@ class Checkpoint:
             metrics: the running means, where validation has taken their place meanwhile.
         """
         carried = getattr(model, "carried_state", None)
-        groups = {
-            name: [_array(variable) for variable in variables]
-            for name, variables in _variables(model).items()
-        }
-        if metrics is not None:
-            groups["metrics"] = metrics
+        variables = _variables(model)
+        groups = {name: [_array(v) for v in variables[name]] for name in ("model", "optimizer")}
+        groups |= cls.metrics_of(model) if metrics is None else metrics
+        if _count(model) > 1:
+            seeds = _of_replicas(variables["model"])
+            groups["replicas"] = _replicas.stacked(model.distribute_strategy, seeds)
         groups["carried"] = [] if carried is None else carried.get("train")
         paths = [variable.path for variable in model.variables]
         return cls(groups, {**meta, "format": FORMAT, "paths": paths})
 
     @staticmethod
-    def metrics_of(model: keras.Model) -> list[np.ndarray]:
-        """The running means alone."""
-        return [_array(variable) for variable in _variables(model)["metrics"]]
+    def metrics_of(model: keras.Model) -> dict[str, list[np.ndarray]]:
+        """The groups of the running means alone."""
+        variables = _variables(model)["metrics"]
+        if _count(model) == 1:
+            return {"metrics": [_array(variable) for variable in variables]}
+        stacked = _replicas.stacked(model.distribute_strategy, variables)
+        whole = [
+            array.sum(axis=0).astype(array.dtype) if variable.aggregation == "sum" else array[0]
+            for array, variable in zip(stacked, variables, strict=True)
+        ]
+        return {"metrics": whole, "replicas_metrics": stacked}
 
     @property
     def finite(self) -> bool:
@@ -124,6 +138,7 @@ class Checkpoint:
     def restore_weights(self, model: keras.Model) -> None:
         """Gives the model the saved weights and seed states."""
         self._assign("model", model.variables)
+        self._assign_replicas("replicas", model, _of_replicas(model.variables))
 
     def restore_optimizer(self, model: keras.Model) -> None:
         """Gives the optimizer the saved values: moments, averages, the number of steps."""
@@ -134,6 +149,7 @@ class Checkpoint:
         variables = _variables(model)["metrics"]
         if len(variables) == len(self.groups["metrics"]):
             self._assign("metrics", variables)
+            self._assign_replicas("replicas_metrics", model, variables)
 
     def _assign(self, name: str, variables) -> None:
         arrays = self.groups[name]
@@ -146,6 +162,24 @@ class Checkpoint:
             )
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
+
+    def _assign_replicas(self, name: str, model: keras.Model, variables) -> None:
+        """Gives the devices their own values, if there are as many as the checkpoint is of."""
+        arrays, count = self.groups.get(name, []), _count(model)
+        fits = len(arrays) == len(variables) and all(len(array) == count for array in arrays)
+        if count > 1 and fits:
+            _replicas.assign_stacked(model.distribute_strategy, variables, arrays)
+
+
+def _count(model: keras.Model) -> int:
+    """The number of devices that a model is trained on."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
+
+
+def _of_replicas(variables) -> list[Any]:
+    """The variables that each replica changes by itself: the states of seeds."""
+    return [variable for variable in variables if not variable.trainable]
 
 
 def _variables(model: keras.Model) -> dict[str, list[Any]]:

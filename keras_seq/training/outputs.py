@@ -20,6 +20,14 @@ def write_metrics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     files.write_text(path, text.getvalue())
 
 
+_SOLVER = ("_residual", "_steps", "_failures", "_diverged_in_a_row")  # of deep equilibria
+
+
+def _tag(name: str) -> str:
+    """The name of a curve: what the solver says stands together."""
+    return f"solver/{name}" if name.endswith(_SOLVER) else name
+
+
 class TensorBoardLogs:
     """Scalars for TensorBoard, with the optimizer step as their x axis.
 
@@ -41,8 +49,8 @@ class TensorBoardLogs:
         from tensorboard.compat.proto import event_pb2, summary_pb2
 
         values = [
-            summary_pb2.Summary.Value(tag=tag, simple_value=value)
-            for tag, value in scalars.items()
+            summary_pb2.Summary.Value(tag=_tag(name), simple_value=value)
+            for name, value in scalars.items()
             if math.isfinite(value)
         ]
         event = event_pb2.Event(

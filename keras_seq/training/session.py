@@ -11,6 +11,7 @@ import keras
 
 from keras_seq.training import files
 from keras_seq.training.checkpoint import Checkpoint
+from keras_seq.training.cluster import Cluster
 from keras_seq.training.outputs import TensorBoardLogs, write_metrics
 from keras_seq.training.run import Run
 from keras_seq.training.schedules import Schedule
@@ -74,6 +75,7 @@ class Session(keras.callbacks.Callback):
         callbacks: the user's callbacks.
         reporter: what shows the progress to people.
         interrupted: tells whether a stop was asked for.
+        cluster: the processes that train together. Only the chief writes checkpoints and weights.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Session(keras.callbacks.Callback):
         callbacks: Sequence[keras.callbacks.Callback],
         reporter: Any,
         interrupted: Callable[[], bool],
+        cluster: Cluster,
     ):
         super().__init__()
         self.run = run
@@ -96,6 +99,7 @@ class Session(keras.callbacks.Callback):
         self.callbacks = list(callbacks)
         self.reporter = reporter
         self.interrupted = interrupted
+        self.cluster = cluster
         self.resumed: Checkpoint | None = None  # its metrics belong to the first epoch
         self._logs = TensorBoardLogs(run.logs_folder, progress.step)
         self._offset = 0
@@ -104,7 +108,7 @@ class Session(keras.callbacks.Callback):
         self._started = time.monotonic() - progress.seconds
         self._epoch_started = 0.0
         self._epoch_first_step = 0
-        self._means: list[Any] | None = None
+        self._means: dict[str, list[Any]] | None = None
         self._evaluation = ExitStack()
 
     # The whole run
@@ -162,11 +166,11 @@ class Session(keras.callbacks.Callback):
         self._tell("on_train_batch_end", done - 1, logs)
         if done >= self.limits.steps_per_epoch or progress.step >= self.limits.steps:
             return  # the epoch's own checkpoint follows
-        if self.interrupted():
+        stop, due = self.cluster.agree(self.interrupted(), self.cluster.chief and self._due())
+        if stop or due:
             self.save()
+        if stop:
             raise StopRun("interrupted")
-        if self._due():
-            self.save()
 
     def on_test_begin(self, logs=None):
         self._means = Checkpoint.metrics_of(self.model)  # validation begins its own
@@ -192,7 +196,7 @@ class Session(keras.callbacks.Callback):
         progress.rows.append(row)
         losses = as_losses([monitored(r, monitor) for r in progress.rows], monitor)
         best = best_epoch(losses)
-        if best == len(losses):
+        if best == len(losses):  # every process: reading the weights may need all of them
             with files.atomic(self.run.weights_file, ".weights.h5") as temporary:
                 self.model.save_weights(temporary)
         self._evaluation.close()
@@ -223,9 +227,10 @@ class Session(keras.callbacks.Callback):
                 f"{monitor} is worse than one more than {self.recipe.stop_nonmonotone} epochs "
                 f"before; the best was epoch {best}"
             )
-        if self.model.stop_training:
+        ended, stop = self.cluster.agree(bool(self.model.stop_training), self.interrupted())
+        if ended:
             raise StopRun("a callback ended the training")
-        if self.interrupted() and progress.step < self.limits.steps:
+        if stop and progress.step < self.limits.steps:
             raise StopRun("interrupted")
 
     # Parts
@@ -259,7 +264,8 @@ class Session(keras.callbacks.Callback):
             raise StopRun(
                 f"a weight is not a finite number after step {self.progress.step}", failed=True
             )
-        checkpoint.save(self.run.checkpoint_file)
+        if self.cluster.chief:
+            checkpoint.save(self.run.checkpoint_file)
         self._logs.flush()
         self._saved_at = (time.monotonic(), self.progress.step)
         self._saving_took = self._saved_at[0] - begun

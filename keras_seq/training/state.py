@@ -35,6 +35,10 @@ class Progress:
         return progress
 
 
+class TrainingError(RuntimeError):
+    """A run that had to be stopped, for example because its loss was not a number."""
+
+
 class StopRun(Exception):
     """Ends a run from within `fit`.
 

@@ -1,61 +1,14 @@
-"""Models exported once for all tests, and a process without Keras that answers from them."""
-
-import pickle
-import subprocess
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+"""Models exported once for all tests."""
 
 import keras
 import numpy as np
 import pytest
+from export.bare import Bare, Exported
 from generation.small_models import contract_model, letters, spread, trellis_model, words
 
 from keras_seq.export import export_model
 from keras_seq.layers import AdaptiveSoftmax, TrellisNet
 from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
-
-
-@dataclass
-class Exported:
-    """A model and its folder."""
-
-    model: Any
-    vocabulary: Any
-    folder: Path
-
-
-@dataclass
-class Bare:
-    """Collects requests, sends them to one process, and hands out the answers."""
-
-    folder: Path
-    jobs: list = field(default_factory=list)
-
-    def ask(self, exported: Exported, kind: str, *arguments) -> int:
-        """Puts a request on the list; returns its number."""
-        self.jobs.append((str(exported.folder), kind, arguments))
-        return len(self.jobs) - 1
-
-    def run(self) -> list:
-        """Sends all requests; returns the answers by number."""
-        source, target = self.folder / "jobs", self.folder / "answers"
-        source.write_bytes(pickle.dumps(self.jobs))
-        program = Path(__file__).with_name("loader.py")
-        # -P: nothing is imported from the folder of the checkout.
-        done = subprocess.run(
-            [sys.executable, "-P", str(program), str(source), str(target)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            cwd=self.folder,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        answers, loaded = pickle.loads(target.read_bytes())
-        assert not loaded
-        return answers
 
 
 @pytest.fixture(scope="session")

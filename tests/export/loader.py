@@ -1,4 +1,4 @@
-"""A program that answers requests from SavedModels, with TensorFlow but without Keras.
+"""A program that answers requests from exports, with TensorFlow but without Keras.
 
 It reads a pickled list of (folder, kind, what) and writes the pickled answers.
 """
@@ -23,37 +23,68 @@ def call(model, signature: str, inputs: dict) -> dict:
     return {k: v.numpy() for k, v in model.signatures[signature](**tensors).items()}
 
 
+def state_of(answer: dict) -> dict:
+    return {name: value for name, value in answer.items() if name.startswith("state_")}
+
+
 def stream(model, name: str, x, chunks) -> np.ndarray:
     """The output `name` of `step` over x, chunk by chunk."""
+    (argument,) = model.signatures[name].structured_input_signature[1]
     state = call(model, "initial_state", {"batch_size": np.int32(len(x))})
     outputs, start = [], 0
     for length in chunks:
-        chunk = {"x" if x.ndim == 3 else "ids": x[:, start : start + length]}
-        answer = call(model, "step", chunk | state)
-        state = {key: value for key, value in answer.items() if key.startswith("state_")}
+        answer = call(model, "step", {argument: x[:, start : start + length]} | state)
+        state = state_of(answer)
         outputs.append(answer[name])
         start += length
     return np.concatenate(outputs, axis=1) if outputs[0].ndim == 3 else outputs[-1]
 
 
-def hammer(model, requests, threads: int = 8, rounds: int = 10) -> int:
-    """Number of answers that many threads at once get wrong."""
+def merged(model, first, second, more) -> tuple:
+    """A step of two streams that are at different positions: in one batch, and each alone."""
+    states = []
+    for ids in (first, second):
+        state = call(model, "initial_state", {"batch_size": np.int32(1)})
+        states.append(state_of(call(model, "step", {"ids": ids} | state)))
+    both = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+    alone = [call(model, "step", {"ids": more[i : i + 1]} | states[i]) for i in range(2)]
+    together = call(model, "step", {"ids": more} | both)
+    return together, {name: np.concatenate([one[name] for one in alone]) for name in together}
+
+
+def in_threads(work, count: int = 8) -> None:
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def hammer(model, requests, rounds: int = 10) -> tuple[int, int]:
+    """Answers that eight threads at once get, and how many of them are wrong."""
     expected = [call(model, signature, inputs) for signature, inputs in requests]
-    wrong = []
+    right, wrong = [], []
 
     def work(first: int):
         for i in range(rounds):
             at = (first + i) % len(requests)
             answer = call(model, *requests[at])
-            if any((answer[key] != value).any() for key, value in expected[at].items()):
-                wrong.append(at)
+            same = all((answer[key] == value).all() for key, value in expected[at].items())
+            (right if same else wrong).append(at)
 
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return len(wrong)
+    in_threads(work)
+    return len(right) + len(wrong), len(wrong)
+
+
+def streams(model, ids) -> np.ndarray:
+    """Each row in a thread of its own, a token at a time, all at once on one model."""
+    answers: dict[int, np.ndarray] = {}
+
+    def work(row: int):
+        answers[row] = stream(model, "log_probs", ids[row : row + 1], [1] * ids.shape[1])
+
+    in_threads(work, len(ids))
+    return np.concatenate([answers[row] for row in range(len(ids))])
 
 
 def error(model, signature: str, inputs: dict) -> str:
@@ -65,13 +96,35 @@ def error(model, signature: str, inputs: dict) -> str:
     return "answered"
 
 
+def lite(path, signature: str, inputs: dict) -> dict:
+    """The answer of a LiteRT file."""
+    return tf.lite.Interpreter(str(path)).get_signature_runner(signature)(**inputs)
+
+
+def lite_stream(path, ids) -> np.ndarray:
+    """The log-probabilities of a LiteRT file for one row, a token at a time."""
+    interpreter = tf.lite.Interpreter(str(path))
+    start, step = (interpreter.get_signature_runner(name) for name in ("initial_state", "step"))
+    state, outputs = start(batch_size=np.int32(1)), []
+    for token in ids[0]:
+        answer = step(ids=np.array([[token]], "int32"), **state)
+        outputs.append(answer["log_probs"])
+        state = state_of(answer)
+    return np.concatenate(outputs, axis=1)
+
+
+def load(folder: str):
+    file = Path(folder) / "model.tflite"
+    return file if file.exists() else tf.saved_model.load(folder)
+
+
 def main(source: str, target: str) -> None:
     jobs = pickle.loads(Path(source).read_bytes())
     models = {}
     answers = []
     for folder, kind, arguments in jobs:
         if folder not in models:
-            models[folder] = tf.saved_model.load(folder)
+            models[folder] = load(folder)
         answers.append(globals()[kind](models[folder], *arguments))
     present = {name.split(".")[0] for name, module in sys.modules.items() if module is not None}
     loaded = BLOCKED & present

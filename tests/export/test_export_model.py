@@ -206,6 +206,39 @@ def test_a_reader_sees_whole_versions_only(tmp_path):
     assert versions(tmp_path) == list(range(1, 41))
 
 
+def test_a_poller_can_read_each_exported_model_at_once(tmp_path):
+    """A thread that reads every version as soon as it is listed, while models are exported."""
+    stop, read, faults = threading.Event(), set(), []
+
+    def poll():
+        while not stop.is_set():
+            for number in set(versions(tmp_path / "words")) - read:
+                folder = tmp_path / "words" / str(number)
+                try:
+                    saved = saved_model_pb2.SavedModel()
+                    saved.ParseFromString((folder / "saved_model.pb").read_bytes())
+                    keys = set(saved.meta_graphs[0].signature_def)
+                    described = json.loads((folder / "assets.extra/keras_seq.json").read_text())
+                    if not keys >= set(described["signatures"]):
+                        faults.append(keys)
+                    tf.train.list_variables(str(folder / "variables" / "variables"))
+                    Vocabulary.load(folder / "assets" / "vocabulary.txt")
+                except Exception as error:
+                    faults.append(error)
+                read.add(number)
+
+    (tmp_path / "words").mkdir()
+    reader = threading.Thread(target=poll)
+    reader.start()
+    for _ in range(2):
+        export_model(contract_model(11), words(), tmp_path, name="words")
+    stop.set()
+    reader.join()
+    assert not faults
+    assert 1 in read  # it was there while the second one was being written
+    assert versions(tmp_path / "words") == [1, 2]
+
+
 def test_others_may_read_the_folder(tmp_path):
     """The mode is that of a folder made here, not the private one of a temporary folder."""
     folder = publish(lambda made: None, tmp_path / "model")

@@ -1,5 +1,6 @@
 """What a process with nothing but TensorFlow answers, against the Keras model."""
 
+import json
 from typing import Any
 
 import keras
@@ -22,6 +23,20 @@ def after(entry, text: bytes, limit: int = 1024) -> np.ndarray:
 
 
 TEXTS = [b"the cat", b"", b"a \xff\xfe cat\n\x00 sat", b"the cat sat on " * 300, b"\n"]
+# Longer than the bytes that are read; for letters cut in the middle of a character of three bytes.
+LONG = ("\u65e5\u00e9 the cat " * 60_000 + "sat\u65e5").encode()
+
+
+def step_request(entry, rng, batch: int) -> dict:
+    """Random ids and a random state, of the shapes that the export describes."""
+    description = entry.folder / "assets.extra" / "keras_seq.json"
+    described = json.loads(description.read_text())["signatures"]["step"]["inputs"]
+    request = {
+        name: rng.normal(size=(batch, *spec["shape"][1:])).astype(spec["dtype"])
+        for name, spec in described.items()
+        if name != "ids"
+    }
+    return request | {"ids": rng.integers(0, 10, (batch, 3)).astype("int32")}
 
 
 def generation(texts, length, temperature, top_k, seed) -> dict:
@@ -39,7 +54,7 @@ def test_answers_equal_the_keras_model(exported, bare, rng):
     numbers = {}
 
     def ask(key, name, *arguments):
-        numbers[key] = bare.ask(exported[name], *arguments)
+        numbers[key] = bare.ask(exported[name].folder, *arguments)
 
     inputs = {}
     for name in LANGUAGE:
@@ -63,20 +78,29 @@ def test_answers_equal_the_keras_model(exported, bare, rng):
         ask((name, "generate"), name, "call", "generate", drawn)
         greedy = generation(texts[:2], [7, 0], [0, 1], [0, 2], [1, 2])
         ask((name, "rows"), name, "call", "generate", greedy)
+        for key, text in (("long", LONG), ("end of it", LONG[-5000:])):
+            ask((name, key), name, "call", "text", {"text": np.array([text], dtype=object)})
     one = generation(texts[:2], 8, 1, 0, 0)
     requests = [
         ("log_probs", {"ids": inputs["trellis"]}),
         ("text", {"text": texts}),
         ("generate", one),
         ("generate", one | {"seed": np.int32(9)}),
+        ("initial_state", {"batch_size": np.int32(3)}),
+        *(("step", step_request(exported["trellis"], rng, batch)) for batch in (1, 4)),
     ]
     ask("threads", "trellis", "hammer", requests)
+    many = rng.integers(0, 10, (8, 25)).astype("int32")
+    ask("streams", "trellis", "streams", many)
+    ask("merged", "trellis", "merged", many[:1, :3], many[1:2, :17], many[2:4, :2])
     refused = {
         "`ids` must be from 0 to 9": ("log_probs", {"ids": np.array([[0, 10]], "int32")}),
         "`length` must be from 0 to 50": ("generate", one | {"length": np.int32(51)}),
         "`temperature` must be a finite": ("generate", one | {"temperature": np.float32(-1)}),
         "`top_k` must be 0 or more": ("generate", one | {"top_k": np.int32(-1)}),
         "`batch_size` must be from 1 to 4096": ("initial_state", {"batch_size": np.int32(0)}),
+        "`ids` must not be empty": ("log_probs", {"ids": np.zeros((2, 0), "int32")}),
+        "`text` must not be empty": ("text", {"text": np.array([], dtype=object)}),
     }
     for message, request in refused.items():
         ask(message, "trellis", "error", *request)
@@ -122,6 +146,16 @@ def test_answers_equal_the_keras_model(exported, bare, rng):
         assert rows["text"].tolist() == ["".join(greedy).encode(), b""]
         assert rows["ids"].shape == (2, 7) and (rows["ids"][1] == -1).all()
 
-    assert got["threads"] == 0
+        # What lies before the tokens that are read changes nothing, however much it is.
+        for key, value in got[name, "long"].items():
+            np.testing.assert_array_equal(value, got[name, "end of it"][key])
+
+    assert got["threads"] == (8 * 10, 0)
+    want = outputs(exported["trellis"].model, many)
+    np.testing.assert_allclose(got["streams"], want, rtol=1e-5, atol=1e-5)
+    together, alone = got["merged"]
+    assert set(together) == {"log_probs", "state_hidden", "state_cell", "state_input"}
+    for key, value in together.items():
+        np.testing.assert_allclose(value, alone[key], rtol=1e-5, atol=1e-5)
     for message in refused:
         assert message in got[message]

@@ -103,6 +103,19 @@ def test_reference_values(case, arrays, bank):
     np.testing.assert_allclose(solution.value, arrays["out/z_star"], atol=1e-11)
 
 
+@pytest.mark.parametrize("name", ["network", "expansion"])
+def test_broyden_from_steps_alone_equals_that_from_pairs(name, bank):
+    """Both ways to keep H take the same steps, until the memory of the second is full."""
+    problem, memory = bank[name], 6
+    traces = []
+    for steps in (memory + 1, memory + 2):  # the first holds all its steps, the second wraps
+        (state,) = Broyden(memory).init(tf.zeros((1, 3)), steps)
+        assert ("steps" in state) == (steps == memory + 1)
+        found = solve(problem.f, problem.z0, Broyden(memory), steps, 0.0, trace=True)
+        traces.append(np.asarray(found.trace)[:, : memory + 2])
+    np.testing.assert_allclose(traces[0], traces[1], rtol=1e-6, atol=1e-12)
+
+
 @every_solver
 def test_samples_are_independent(solver):
     """A hard sample in the batch, or one that is not finite, changes nothing for an easy one."""

@@ -1,7 +1,7 @@
 """One process of a search in several; `test_search.py` starts a chief and workers with it.
 
-Usage: python one_of_many.py FOLDER DATA [die]; with `die`, it is killed in its first trial's second
-epoch.
+Usage: python one_of_many.py FOLDER DATA [die | resume]; with `die`, it is killed in its first
+trial's second epoch, with `resume` it goes on with the search in the folder.
 """
 
 import os
@@ -31,4 +31,5 @@ tuning.search(
     data_dir=sys.argv[2],
     run_dir=sys.argv[1],
     seed=0,
+    resume="resume" in sys.argv,
 )

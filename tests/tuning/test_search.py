@@ -6,15 +6,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from keras_seq import training, tuning, zoo
 from keras_seq.cli.app import app
+from keras_seq.training import files
+from keras_seq.tuning import tuners
 from keras_seq.tuning.trial import TrialFailed, Trials
 
 HERE = Path(__file__).parent
+DRAW = tuning.Results.draw
 SPACE = {
     "model.units": tuning.Choice((8, 16)),
     "optimizer.learning_rate": tuning.Float(1e-4, 0.5, sampling="log", default=1e-3),
@@ -41,6 +46,7 @@ def no_training(monkeypatch):
                 "parameters": 100, "metrics": {}}  # fmt: skip
 
     monkeypatch.setattr(Trials, "run", run)
+    monkeypatch.setattr(tuning.Results, "draw", lambda self: None)
     return calls
 
 
@@ -66,7 +72,7 @@ def test_one_seed_gives_one_search(tiny_recipe, tmp_path, no_training):
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         results = tuning.search(
-            tiny_recipe, trials=4, space=SPACE, run_dir=tmp_path / name, seed=seed, verbose=0
+            tiny_recipe, trials=3, space=SPACE, run_dir=tmp_path / name, seed=seed, verbose=0
         )
         found.append([row["values"] for row in results.rows])
     assert found[0] == found[1] != found[2]
@@ -86,6 +92,7 @@ def test_hyperband(tiny_recipe, tmp_path, no_training):
     assert {epochs for _, _, epochs in no_training} == {1, 3}
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_goes_on(tiny_recipe, tiny_text, tmp_path):
     """It has the epochs of the former one and repeats none; the schedule spans all of them."""
     trials = Trials(tiny_recipe, SPACE, tuning.objective("bits"), tiny_text)
@@ -160,7 +167,8 @@ def _check_hparams(folder, results):
     assert "nll" in EventAccumulator(str(best)).Reload().Tags()["scalars"]
 
 
-def test_pictures(tiny_recipe, tmp_path, no_training):
+def test_pictures(tiny_recipe, tmp_path, no_training, monkeypatch):
+    monkeypatch.setattr(tuning.Results, "draw", DRAW)
     results = tuning.search(
         tiny_recipe, trials=6, space=SPACE, run_dir=tmp_path / "s", seed=4, verbose=0
     )
@@ -235,10 +243,15 @@ def test_an_interrupted_trial_goes_on(tiny_recipe, tmp_path, no_training, monkey
     assert len(seen) == 4
 
 
-def test_a_search_that_is_killed_goes_on(tiny_text, tmp_path):
-    """SIGKILL while the oracle's file is written, just after, and within a trial's second epoch."""
+IN_A_TRIAL = ["epoch", 1, 1]  # its second epoch
+IN_FILES = (["write", "oracle.json", 2], ["written", "trial.json", 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [[IN_A_TRIAL], [IN_FILES[0], IN_A_TRIAL, IN_FILES[1]]])
+def test_a_search_that_is_killed_goes_on(plan, tiny_text, tmp_path):
+    """SIGKILL within a trial, while the oracle's file is written, and just after."""
     folder = tmp_path / "search"
-    plan = [["write", "oracle.json", 2], ["epoch", 1, 1], ["written", "trial.json", 2]]
     program = [sys.executable, str(HERE / "killed_searches.py"), folder, tiny_text]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "TF_CPP_MIN_LOG_LEVEL": "3"}
     result = subprocess.run(
@@ -253,6 +266,7 @@ def test_a_search_that_is_killed_goes_on(tiny_text, tmp_path):
     assert (folder / "best_recipe.json").is_file()
 
 
+@pytest.mark.slow
 def test_hypermodel_with_a_tuner_of_ones_own(tiny_recipe, tiny_text, tmp_path):
     import keras_tuner
 
@@ -334,11 +348,10 @@ def _free_port() -> int:
         return own.getsockname()[1]
 
 
-@pytest.mark.slow
-def test_chief_and_workers(tiny_text, tmp_path):
-    """Two workers share a search; one is killed within a trial, and the other takes it over."""
-    folder, port = tmp_path / "search", str(_free_port())
-    command = [sys.executable, str(HERE / "one_of_many.py"), str(folder), str(tiny_text)]
+def _starter(folder, data):
+    """Starts processes of one search by name."""
+    port = str(_free_port())
+    command = [sys.executable, str(HERE / "one_of_many.py"), str(folder), str(data)]
 
     def start(name, *more):
         environment = {
@@ -353,13 +366,73 @@ def test_chief_and_workers(tiny_text, tmp_path):
             [*command, *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
-    processes = [start("chief"), start("worker0", "die"), start("worker1")]
+    return start
+
+
+def _ends(processes, seconds=400):
+    """Exit codes and last words of processes, none of which outlives this."""
     try:
-        texts = [process.communicate(timeout=400)[0].decode()[-2000:] for process in processes]
+        texts = [process.communicate(timeout=seconds)[0].decode()[-2000:] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, -9, 0], texts
+    return [process.returncode for process in processes], texts
+
+
+@pytest.mark.slow
+def test_chief_and_workers(tiny_text, tmp_path):
+    """Two workers share a search; one is killed within a trial, and the other takes it over."""
+    folder = tmp_path / "search"
+    start = _starter(folder, tiny_text)
+    codes, texts = _ends([start("chief"), start("worker0", "die"), start("worker1")])
+    assert codes == [0, -9, 0], texts
     results = tuning.load_results(folder)
     assert [row["status"] for row in results.rows] == ["completed"] * 4
     assert (folder / "best_recipe.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_chief_that_is_killed_goes_on(tiny_text, tmp_path):
+    """Its worker waits for it, and what the worker ended meanwhile is not lost."""
+    folder = tmp_path / "search"
+    start = _starter(folder, tiny_text)
+    chief, worker = start("chief"), start("worker0")
+    try:
+        until = time.monotonic() + 200
+        while not list(folder.glob("trial_*/result.json")) and time.monotonic() < until:
+            time.sleep(0.1)
+        before = {path.parent.name for path in folder.glob("trial_*/result.json")}
+        chief.kill()
+        chief.wait()
+        time.sleep(3)
+        again = start("chief", "resume")
+    finally:
+        if not chief.returncode:
+            worker.kill()
+    codes, texts = _ends([again, worker])
+    assert before
+    assert codes == [0, 0], texts
+    results = tuning.load_results(folder)
+    assert [row["status"] for row in results.rows] == ["completed"] * 4
+    assert before <= {f"trial_{row['trial']}" for row in results.rows}
+    assert all(row["epochs"] == 2 for row in results.rows)
+
+
+def test_a_trial_that_is_still_trained_is_waited_for(tmp_path, monkeypatch):
+    """The chief may take a worker for dead that is not."""
+    monkeypatch.setattr(tuners, "BEAT", 0.05)
+    tuners.wait_for(tmp_path / "none")
+    held, released = threading.Event(), []
+
+    def hold():
+        with files.lock(tmp_path):
+            held.set()
+            time.sleep(0.5)
+            released.append(True)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    tuners.wait_for(tmp_path)
+    assert released
+    other.join()

@@ -42,13 +42,21 @@ def test_the_entries():
     assert figures["deq_trellisnet_wt103"] == 29.0
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("wt103")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name.rpartition("_")[2] != "docs"))
+        for name in NAMES
+        if not name.endswith("wt103")
+    ],
+)
 def test_sizes(name):
     recipe = zoo.recipe(name)
     assert trainable(zoo.build(recipe)) == recipe.parameters
     assert zoo.Recipe.from_json(recipe.to_json()) == recipe
 
 
+@pytest.mark.slow
 def test_wikitext103_has_the_size_of_the_reference(golden):
     counts = json.loads((golden / "parameter_counts.json").read_text())
     want = counts["deq_trellisnet_wt103"]["parameters"]
@@ -79,9 +87,13 @@ def text(tmp_path_factory):
     return folder
 
 
-def test_train_evaluate_generate_and_export(text, tmp_path):
-    recipe = zoo.recipe("deq_trellisnet_python_docs").replace(**TINY)
-    run = training.train(recipe, text, tmp_path / "run", max_steps=2, verbose=0)
+def train_tiny(text, folder):
+    recipe = zoo.recipe("deq_trellisnet_python_docs").replace(**TINY, **{"model.max_steps": 4})
+    return training.train(recipe, text, folder, max_steps=2, verbose=0)
+
+
+def test_train_evaluate_and_generate(text, tmp_path):
+    run = train_tiny(text, tmp_path / "run")
     names = (run.folder / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"equilibrium_steps", "val_equilibrium_residual", "equilibrium_failures"} <= set(names)
     assert any((run.folder / "logs" / "train").iterdir())
@@ -89,12 +101,17 @@ def test_train_evaluate_generate_and_export(text, tmp_path):
     assert figures["tokens"] == 50 and np.isfinite(figures["bits"])
     made = call("generate", run.folder, "--prompt", "abc", "--length", "5", "--seed", "1")
     assert made.exit_code == 0, made.output
+
+
+@pytest.mark.slow
+def test_export_and_describe(text, tmp_path):
+    run = train_tiny(text, tmp_path / "run")
     served = call("export", run.folder, "--to", tmp_path / "served")
     assert served.exit_code == 0, served.output
     assert call("describe", "deq_trellisnet_python_docs").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["ptb_word", "ptb_char"])
+@pytest.mark.parametrize("name", ["ptb_word", pytest.param("ptb_char", marks=pytest.mark.slow)])
 def test_recipes_of_the_papers_train(name, text, tmp_path):
     changes = {**TINY, "model.pretrain_levels": 2, "model.pretrain_steps": 1, "model.max_steps": 3}
     if name == "ptb_word":

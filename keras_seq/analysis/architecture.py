@@ -1,0 +1,257 @@
+"""The blocks of a model: which layers it calls, in which order, with which sizes."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_seq.layers import DeepEquilibrium, TrellisNet
+from keras_seq.training import building
+from keras_seq.zoo import Recipe
+
+# What a box says of its layer, in this order.
+_FACTS = (
+    "vocabulary_size", "input_dim", "units", "levels", "output_units", "output_dim",
+    "embedding_dim", "experts", "cutoffs", "inner_units", "heads", "head_units", "kernel_size",
+    "dilation_rate", "groups", "window", "span", "memory_length", "local_layers", "cell",
+    "activation", "subsampling", "norm_order", "gradient", "weight_normalization", "tied", "rate",
+    "dropout",
+    "input_dropout", "hidden_dropout", "weight_dropout", "attention_dropout", "latent_dropout",
+    "output_dropout",
+)  # fmt: skip
+_SILENT = (None, False, 0, 0.0, (), [], "linear")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A layer of a model and what it is made of.
+
+    Attributes:
+        title: its class.
+        facts: settings, as `name value`.
+        parameters: trainable parameters, all repeats together.
+        output: the shape of its output with b for the batch and t for time; empty if not called.
+        repeats: how many such blocks follow one another.
+        loop: what is repeated with the same weights, in words; empty if nothing is.
+        parts: the blocks within.
+        ordered: whether the parts are in the order in which they are called.
+    """
+
+    title: str
+    facts: tuple[str, ...] = ()
+    parameters: int = 0
+    output: str = ""
+    repeats: int = 1
+    loop: str = ""
+    parts: tuple["Block", ...] = ()
+    ordered: bool = True
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The blocks of a model from its input to its output.
+
+    Attributes:
+        name: of the recipe.
+        source: what goes in, with its shape.
+        blocks: one after the other.
+        result: what comes out, with its shape.
+        tied: places of the two blocks that share a table, or `None`.
+    """
+
+    name: str
+    source: str
+    blocks: tuple[Block, ...]
+    result: str
+    tied: tuple[int, int] | None = None
+
+
+def architecture(recipe: Recipe | str) -> Architecture:
+    """Finds the blocks of a recipe's model by calling it in a graph that is never run.
+
+    Args:
+        recipe: a recipe or the name of one.
+
+    Example:
+
+    >>> found = keras_seq.analysis.architecture("tcn_python_docs")
+    >>> [block.title for block in found.blocks]
+    ['ReversibleEmbedding', 'TCN', 'TiedSoftmax']
+    """
+    recipe = building.as_recipe(recipe)
+    # Sizes that no layer has, so that batch and time are told apart from widths.
+    batch, steps = 1021, 1031
+    with tf.Graph().as_default():
+        model: Any = building.build_model(recipe)
+        spec = model.input_spec_for_export()
+        calls: list[tuple[Any, Any]] = []
+        with _recorded(calls):
+            outputs = model(tf.zeros((batch, steps, *spec.shape[2:]), spec.dtype), training=False)
+        order = {id(layer): place for place, (layer, _) in reversed(list(enumerate(calls)))}
+        shapes = {id(layer): _shape(shape, batch, steps) for layer, shape in calls}
+        layers = [layer for layer in model.layers if id(layer) in order]
+        layers.sort(key=lambda layer: order[id(layer)])
+        layers = [layer for layer in layers if not _idle(layer)]
+        blocks = _merged([_block(layer, order, shapes) for layer in layers])
+        text = "token ids" if spec.dtype == "int32" else "vectors"
+        source = _shape((batch, steps, *spec.shape[2:]), batch, steps)
+        given = {
+            "language_model": "log-probabilities of the next token",
+            "sequence_classifier": "log-probabilities",
+            "sequence_regressor": "values",
+            "frame_model": "logits of the notes",
+        }
+        result = f"{given[recipe.task]}  {_shape(outputs.shape, batch, steps)}"
+        return Architecture(recipe.name, f"{text}  {source}", blocks, result, _tied(model, blocks))
+
+
+@contextlib.contextmanager
+def _recorded(calls: list[tuple[Any, Any]]) -> Iterator[None]:
+    """Notes the layers that are called, in the order of their beginnings, with output shapes."""
+    original = keras.layers.Layer.__call__
+
+    def call(self, *args, **kwargs):
+        place = len(calls)
+        calls.append((self, None))
+        outputs = original(self, *args, **kwargs)
+        first = keras.tree.flatten(outputs)[0]
+        calls[place] = (self, getattr(first, "shape", None))
+        return outputs
+
+    keras.layers.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.layers.Layer.__call__ = original
+
+
+def _shape(shape: Any, batch: int, steps: int) -> str:
+    if shape is None:
+        return ""
+    names = {batch: "b", steps: "t", None: "?"}
+    return f"({', '.join(str(names.get(size, size)) for size in shape)})"
+
+
+def _idle(layer: Any) -> bool:
+    """Whether a layer does nothing, as dropout of rate 0."""
+    return "Dropout" in type(layer).__name__ and not getattr(layer, "rate", 0)
+
+
+def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
+    parts = [part for part in _parts(layer) if not _idle(part)]
+    called = all(id(part) in order for part in parts)
+    if called:
+        parts.sort(key=lambda part: order[id(part)])
+    return Block(
+        title=type(layer).__name__,
+        facts=_facts(layer),
+        parameters=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
+        output=shapes.get(id(layer), ""),
+        loop=_loop(layer),
+        parts=_merged([_block(part, order, shapes) for part in parts]),
+        ordered=called,
+    )
+
+
+def _parts(layer: Any) -> list[Any]:
+    return list(layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _facts(layer: Any) -> tuple[str, ...]:
+    config = layer.get_config()
+    found = []
+    for name in _FACTS:
+        value = config.get(name)
+        if isinstance(value, dict) or any(value is s or value == s for s in _SILENT):
+            continue
+        if isinstance(value, list | tuple):
+            value = ", ".join(map(str, value)) if len(value) <= 6 else _ends(value)
+        words = name.replace("_", " ")
+        found.append(words if value is True else f"{words} {value}")
+    return tuple(found)
+
+
+def _ends(values: Sequence[Any]) -> str:
+    return f"{values[0]}, {values[1]}, …, {values[-1]}"
+
+
+def _loop(layer: Any) -> str:
+    """What a layer repeats with the same weights."""
+    if isinstance(layer, DeepEquilibrium):
+        return f"until z = f(z, x), at most {layer.max_steps} steps in training"
+    if isinstance(layer, TrellisNet):
+        return f"{layer.levels} levels, the same weights at each"
+    if isinstance(layer, keras.layers.RNN) or type(layer).__name__ in ("LSTM", "PRU", "GRU"):
+        return "over time"
+    return ""
+
+
+def _merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Blocks that follow one another and are alike, as one with a number.
+
+    The period may be several blocks long: attention and feed-forward layers that take turns. Only
+    dilations may differ; all of them are then named.
+    """
+    keys = [_key(block) for block in blocks]
+    for period in range(1, len(blocks) // 2 + 1):
+        if len(blocks) % period == 0 and keys == keys[:period] * (len(blocks) // period):
+            return _folded(blocks, period)
+    found: list[Block] = []
+    start = 0
+    while start < len(blocks):
+        end = start + 1
+        while end < len(blocks) and keys[end] == keys[start]:
+            end += 1
+        found.extend(_folded(blocks[start:end], 1) if end - start > 1 else blocks[start:end])
+        start = end
+    return tuple(found)
+
+
+def _folded(blocks: Sequence[Block], period: int) -> tuple[Block, ...]:
+    repeats = len(blocks) // period
+    one = tuple(
+        dataclasses.replace(
+            block,
+            parameters=sum(other.parameters for other in blocks[place::period]),
+            facts=_common(blocks[place::period]),
+            repeats=repeats if period == 1 else 1,
+        )
+        for place, block in enumerate(blocks[:period])
+    )
+    if period == 1:
+        return one
+    total = sum(block.parameters for block in one)
+    return (Block("block", parameters=total, repeats=repeats, parts=one),)
+
+
+def _key(block: Block) -> tuple:
+    facts = tuple(fact for fact in block.facts if not fact.startswith("dilation rate"))
+    return block.title, facts, block.repeats, block.loop, tuple(map(_key, block.parts))
+
+
+def _common(blocks: Sequence[Block]) -> tuple[str, ...]:
+    """The facts of blocks that are alike up to the dilations."""
+    rates = [
+        fact.removeprefix("dilation rate ")
+        for block in blocks
+        for fact in block.facts
+        if fact.startswith("dilation rate")
+    ]
+    if len(set(rates)) < 2:
+        return blocks[0].facts
+    said = f"dilation rate {', '.join(rates) if len(rates) <= 6 else _ends(rates)}"
+    return tuple(said if f.startswith("dilation rate") else f for f in blocks[0].facts)
+
+
+def _tied(model: Any, blocks: Sequence[Block]) -> tuple[int, int] | None:
+    """Embedding and head, where they share a table."""
+    if not getattr(getattr(model, "head", None), "tied", False):
+        return None
+    titles = [block.title for block in blocks]
+    names = [type(model.embedding).__name__, type(model.head).__name__]
+    return (titles.index(names[0]), titles.index(names[1])) if set(names) <= set(titles) else None

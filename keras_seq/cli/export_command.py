@@ -1,0 +1,125 @@
+"""The command `export`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from keras_seq.cli.errors import UsageError
+from keras_seq.cli.options import DataDir, Debug, Json, Weights
+from keras_seq.cli.output import Output, command
+from keras_seq.cli.sources import RunOrModel, check_source, vocabulary_of
+
+FORMATS = {"savedmodel": "tf_saved_model", "litert": "litert"}
+KINDS = ("int8", "bfloat16")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("export")(export)
+
+
+def export(
+    source: RunOrModel,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the versions of the model.")],
+    weights: Weights = None,
+    data_dir: DataDir = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model's folder.  [default: the recipe's name]")
+    ] = None,
+    version: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of the version.  [default: one more than the highest]"),
+    ] = None,
+    weights_as: Annotated[
+        str | None,
+        typer.Option(
+            "--weights-as",
+            metavar="TYPE",
+            help="Store matrices as int8 or bfloat16; the graph restores them.",
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", help="`savedmodel`, or `litert` for a file for devices.")
+    ] = "savedmodel",
+    top_k: Annotated[int, typer.Option(min=1, help="Next tokens in an answer to a text.")] = 10,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a text that are read.  [default: 1024 at most]"),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(min=1, help="Most tokens that one call generates.")
+    ] = 1024,
+    json_wanted: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a SavedModel, with the vocabulary in it, for TensorFlow Serving; or a LiteRT file."""
+    command(_export)(
+        json_wanted,
+        debug,
+        source=source,
+        to=to,
+        weights=weights,
+        data_dir=data_dir,
+        weights_as=weights_as,
+        format=format,
+        name=name,
+        version=version,
+        top_k=top_k,
+        max_tokens=max_tokens,
+        max_length=max_length,
+    )
+
+
+def _export(
+    output: Output,
+    source: str,
+    to: Path,
+    weights: str | None,
+    data_dir: Path | None,
+    weights_as: str | None,
+    format: str,
+    **options: Any,
+) -> None:
+    if format not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}. Received: {format}.")
+    if weights_as is not None and weights_as not in KINDS:
+        raise UsageError(f"--weights-as must be one of {', '.join(KINDS)}. Received: {weights_as}.")
+    if format == "litert" and weights_as == "bfloat16":
+        raise UsageError("--format litert takes --weights-as int8 or none. Received: bfloat16.")
+    check_source(source)
+    from keras_seq import export as exporting
+    from keras_seq import training
+
+    model, recipe, run = training.load_model(source, weights)
+    path = exporting.export_model(
+        model,
+        vocabulary_of(source, recipe, run, weights, data_dir),
+        to,
+        recipe=recipe,
+        metrics=_validation_metrics(run),
+        weights_as=weights_as,
+        format=FORMATS[format],
+        **options,
+    )
+    description = json.loads((path / "assets.extra" / "keras_seq.json").read_text())
+    signatures, left_out = [*description["signatures"]], description.get("left_out", {})
+    if output.json_wanted:
+        document = {"model": recipe.name, "path": str(path), "signatures": signatures}
+        output.document({**document, "left_out": left_out})
+        return
+    output.line(f"{path}: written, with {', '.join(signatures)}.")
+    for key, reason in left_out.items():
+        output.line(f"Left out: {key}, since {reason}.")
+    if format == "savedmodel":
+        output.line(f"Next: saved_model_cli show --dir {shlex.quote(str(path))} --all")
+
+
+def _validation_metrics(run) -> dict[str, float] | None:
+    """The validation figures of the best epoch of a run."""
+    best = None if run is None else run.status.get("best")
+    if not best:
+        return None
+    return {name: value for name, value in best.items() if name.startswith("val_")}
