@@ -454,6 +454,24 @@ ABLATION = (
     (3, 1, 8_579_800),
     (4, 1, 8_500_000),
 )
+# The other transforms of Table 3 and the subsamplings of section 4.4; parameters.
+OTHER_PARTS: dict[str, tuple[dict[str, Any], int]] = {
+    "input_linear": ({"input_transform": "linear"}, 7_814_800),
+    "input_grouped": ({"input_transform": "grouped"}, 6_734_800),
+    "context_linear": ({"context_transform": "linear"}, 8_714_800),
+    "context_pyramidal": ({"context_transform": "pyramidal"}, 8_534_800),
+    "subsampling_max": ({"subsampling": "max"}, 7_634_800),
+    "subsampling_skip": ({"subsampling": "skip"}, 7_634_800),
+    "subsampling_convolution": ({"subsampling": "convolution"}, 7_634_803),
+    "no_residual": ({"residual": False}, 7_634_800),
+    "uniform_split": ({"split": "uniform"}, 7_454_800),
+}
+
+
+def _sized(count: int) -> dict[str, Any]:
+    """The parameters of a variant, whose embedding and softmax have 6,010,000."""
+    size = f"{(count - 6_010_000) / 1e6:.1f}M in the layer"
+    return {"parameters": count, "reported.size": size}
 
 
 @entry(
@@ -470,14 +488,17 @@ ABLATION = (
             f"k{levels}_g{groups}": {
                 "model.levels": levels,
                 "model.groups": groups,
-                "parameters": count,
-                "reported.size": f"{(count - 6_010_000) / 1e6:.1f}M in the layer",
+                **_sized(count),
             }
             for levels, groups, count in ABLATION
+        }
+        | {
+            name: {f"model.{key}": value for key, value in changes.items()} | _sized(count)
+            for name, (changes, count) in OTHER_PARTS.items()
         },
-        notes="Variants are the levels K and groups g of Table 3; its other rows are settings: "
-        "input_transform, context_transform, subsampling, residual, split. Four levels of 600 "
-        "units are refused by the released code, which wants widths that are multiples of 2^K; "
+        notes="Variants are the levels K and groups g of Table 3, its other transforms, and the "
+        "subsamplings of section 4.4; the tables' perplexities were not at hand. Four levels of "
+        "600 units are refused by the released code, which wants widths that are multiples of 2^K; "
         "here they are not. " + TRAINING_NOTE,
         **training("ptb_word"),
     )

@@ -65,15 +65,15 @@ def strategy(name: str | None = "mirrored", devices: Devices = None) -> Any:
             _wait_longer_for_heartbeats()
             _MADE[name,] = tf.distribute.MultiWorkerMirroredStrategy()
         return _MADE[name,]
+    if name == "one" and devices is None:
+        return tf.distribute.get_strategy()
     names = _device_names(devices)
-    if name == "one":
-        if devices is None:
-            return tf.distribute.get_strategy()
-        if len(names) != 1:
-            raise ValueError(
-                f"strategy 'one' takes one device. Received: devices={devices!r}. "
-                "Choose strategy 'mirrored'."
-            )
+    if name == "one" and len(names) != 1:
+        raise ValueError(
+            f"strategy 'one' takes one device. Received: devices={devices!r}. "
+            "Choose strategy 'mirrored'."
+        )
+    _make_logical_cpus(names)
     key = (name, *names)
     if key not in _MADE:
         one = tf.distribute.OneDeviceStrategy
@@ -163,7 +163,7 @@ def _wait_longer_for_heartbeats() -> None:
 
 
 def _device_names(devices: Devices) -> list[str]:
-    """Names that TensorFlow knows, with logical devices of the CPU made where they are wanted."""
+    """Names that TensorFlow knows; those of logical devices of the CPU, which may not be there."""
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -182,9 +182,6 @@ def _device_names(devices: Devices) -> list[str]:
     absent = [n for n in names if n.startswith("GPU") and int(n[4:]) >= gpus]
     if absent:
         raise ValueError(f"This machine has {gpus} GPUs. Received: devices={names}.")
-    cpus = [int(n[4:]) + 1 for n in names if n.startswith("CPU")]
-    if cpus and max(cpus) > 1:
-        _make_logical_cpus(max(cpus))
     return names
 
 
@@ -198,10 +195,13 @@ def _device_name(name: str) -> str:
     return f"{kind.upper()}:{int(number)}"
 
 
-def _make_logical_cpus(count: int) -> None:
-    """Divides the CPU into logical devices; as many as there may be already."""
+def _make_logical_cpus(names: Sequence[str]) -> None:
+    """Divides the CPU into logical devices, unless those of these names are there already."""
     import tensorflow as tf
 
+    count = max((int(name[4:]) + 1 for name in names if name.startswith("CPU")), default=1)
+    if count < 2:
+        return
     cpu = tf.config.list_physical_devices("CPU")[0]
     made = tf.config.get_logical_device_configuration(cpu) or [None]
     if len(made) >= count:

@@ -109,8 +109,9 @@ def run(text, tmp_path_factory):
             "jit_compile": False,
             "model.memory_length": 4,
             "model.inference_memory_length": 12,
-            "model.inference_max_steps": 40,
-            "model.tolerance": 1e-4,
+            "model.solver": "broyden",
+            "model.inference_max_steps": 100,
+            "model.tolerance": 1e-5,
         }
     )
     folder = tmp_path_factory.mktemp("runs") / "run"
