@@ -11,7 +11,7 @@ from typing import NamedTuple
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 HERE = pathlib.Path(__file__).parent
 
@@ -52,7 +52,7 @@ def draw(picture: str) -> pathlib.Path:
         if label in reported:
             axes.axhline(reported[label], color=color, linestyle=":", linewidth=1.2)
     axes.set(xlabel="epoch", ylabel=title, ylim=limits)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="training")
     if reported:
         axes.plot([], [], color="black", linestyle=":", label="test, as the paper reports it")

@@ -2,23 +2,9 @@
 
 import numpy as np
 import pytest
+from tiny_settings import TINY_TRELLIS
 
 from keras_seq import zoo
-
-TINY = {
-    "model.embedding_dim": 8,
-    "model.units": 6,
-    "model.output_units": 8,
-    "model.levels": 2,
-    "model.carry_state": True,
-    "data.name": "text",
-    "data.batch_size": 4,
-    "data.eval_batch_size": 2,
-    "data.length": 8,
-    "data.options": {"cache_dir": False},
-    "epochs": 2,
-    "jit_compile": False,
-}
 
 
 @pytest.fixture(scope="session")
@@ -36,4 +22,6 @@ def tiny_text(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """A language model that trains in a moment: six steps an epoch."""
-    return zoo.recipe("trellisnet_python_docs").replace(**TINY)
+    return zoo.recipe("trellisnet_python_docs").replace(
+        **TINY_TRELLIS, **{"model.carry_state": True}
+    )

@@ -9,27 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_settings import TINY_TEXT, TINY_TRELLIS
 
 from keras_seq import training, zoo
 from keras_seq.training.strategy import check_cluster, resolve
 
-TEXT = {
-    "data.name": "text",
-    "data.batch_size": 4,
-    "data.eval_batch_size": 2,
-    "data.length": 8,
-    "data.options": {"cache_dir": False},
-    "epochs": 2,
-    "jit_compile": False,
-    "schedule.name": "constant",
-}
-TRELLIS = {
-    **TEXT,
-    "model.embedding_dim": 8,
-    "model.units": 6,
-    "model.output_units": 8,
-    "model.levels": 3,
-}
+CONSTANT = {"schedule.name": "constant"}
+TEXT = {**TINY_TEXT, **CONSTANT}
+TRELLIS = {**TINY_TRELLIS, **CONSTANT, "model.levels": 3}
 CLIPPED_SGD = {
     **TRELLIS,
     "optimizer.name": "SGD",

@@ -13,24 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_settings import TINY_TRELLIS
 
 from keras_seq.training.cluster import Cluster
 
-CHANGES = {
-    "data.name": "text",
-    "data.batch_size": 4,
-    "data.eval_batch_size": 2,
-    "data.length": 8,
-    "data.options": {"cache_dir": False},
-    "epochs": 2,
-    "jit_compile": False,
-    "model.embedding_dim": 8,
-    "model.units": 6,
-    "model.output_units": 8,
-    "model.levels": 2,
-    "model.auxiliary_frequency": 1,
-    "model.auxiliary_weight": 0.3,
-}
+CHANGES = {**TINY_TRELLIS, "model.auxiliary_frequency": 1, "model.auxiliary_weight": 0.3}
 PATIENCE = 400  # seconds for two processes on a machine with much else to do
 
 
