@@ -68,17 +68,27 @@ def adam_step(variable, momentum, velocity, gradient, learning_rate, powers, bet
 
 
 def needs_fixed_shapes() -> bool:
-    """Whether the code that runs is traced for XLA, where no shape may depend on the data.
+    """Whether no shape may depend on the data, as where the code is traced for XLA.
 
-    `tf.function(jit_compile=True)` marks its graph, but there is no public way to read the mark. If
-    TensorFlow moves the private one, the answer is always yes, which is correct and slower.
+    Where that cannot be known, the answer is yes, which is correct and slower.
+    """
+    return tf is None or traced_for_xla(unknown=True)
+
+
+def traced_for_xla(unknown: bool = False) -> bool:
+    """Whether the graph that is being made is one that XLA compiles.
+
+    `tf.function(jit_compile=True)` marks its graph, but there is no public way to read the mark.
+
+    Args:
+        unknown: the answer if TensorFlow moves the private one.
     """
     if tf is None:
-        return True
+        return False
     try:
         from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
     except ImportError:
-        return True
+        return unknown
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )

@@ -1,6 +1,5 @@
 """Gradients of equilibria, and measures of their Jacobians."""
 
-from keras_seq.gradients._backend import made_for_xla as made_for_xla
 from keras_seq.gradients.guard import advance_state as advance_state
 from keras_seq.gradients.guard import guard_gradients as guard_gradients
 from keras_seq.gradients.implicit import attach_implicit_gradient as attach_implicit_gradient
@@ -18,7 +17,6 @@ __all__ = [
     "find_equilibrium",
     "guard_gradients",
     "jacobian_loss",
-    "made_for_xla",
     "phantom_steps",
     "spectral_radius",
     "unrolled_steps",

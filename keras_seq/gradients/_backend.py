@@ -87,19 +87,6 @@ if keras.backend.backend() == "tensorflow":
             return contextlib.nullcontext()
         return stop_recording()
 
-    def made_for_xla() -> bool:
-        """Whether the graph that is being made is one that XLA compiles.
-
-        There is no public way to ask. If TensorFlow moves the private one, the answer is no.
-        """
-        try:
-            from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
-        except ImportError:
-            return False
-        return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
-            tf.compat.v1.get_default_graph()
-        )
-
 else:
     _NEEDS_TENSORFLOW = "Gradients of equilibria need Keras' TensorFlow backend."
 
@@ -123,7 +110,3 @@ else:
     def unrecorded() -> contextlib.AbstractContextManager:
         """Nothing to stop: other backends differentiate functions, not recordings."""
         return contextlib.nullcontext()
-
-    def made_for_xla() -> bool:
-        """No: there are no graphs."""
-        return False

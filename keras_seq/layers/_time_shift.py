@@ -86,7 +86,7 @@ def windows(sequence, kernel_size: int, dilation: int, past=None, beside=None):
         sequence: `(b, t, d)`.
         kernel_size: taps k.
         dilation: steps between two taps.
-        past: the steps before, `(b, (k-1) * dilation, d)`, or `None` for zeros.
+        past: the steps before, `(b, (k-1) * dilation, d)` or more, or `None` for zeros.
         beside: further channels to append, `(b, t, e)`, or `None`.
 
     Returns:

@@ -148,12 +148,10 @@ def folded_input(plan: TrellisPlan, x, past, kernel_hidden, kernel_input, bias):
     shape = ops.shape(x)
     ones = ops.ones((shape[0], shape[1], 1), x.dtype)
     beside = ops.pad(ones, [[0, 0], [0, 0], [0, more]])
-    injections = {}
-    for dilation in plan.injected_dilations:
-        steps = (plan.kernel_size - 1) * dilation
-        own = None if past is None or not steps else past[:, -steps:]
-        injections[dilation] = shift.windows(x, plan.kernel_size, dilation, own, beside)
-    return kernel, injections
+    return kernel, {
+        dilation: shift.windows(x, plan.kernel_size, dilation, past, beside)
+        for dilation in plan.injected_dilations
+    }
 
 
 class _FusedLevels:

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_seq import gradients, solvers
+from keras_seq._backend import traced_for_xla
 from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._equilibrium import (
@@ -372,7 +373,7 @@ class DeepEquilibrium(keras.layers.Layer):
 
         if not self.pretrain_steps:
             return equilibrium()
-        if training and None in tuple(z0.shape) and gradients.made_for_xla():
+        if training and None in tuple(z0.shape) and traced_for_xla():
             raise ValueError(
                 "With `pretrain_steps` XLA can compile a training step only for sizes that are "
                 "known when the graph is made: it makes both phases, and the gradient of a branch "

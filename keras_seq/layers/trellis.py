@@ -485,9 +485,7 @@ class TrellisNet(keras.layers.Layer):
         injections = {}
         for dilation in self._plan.injected_dilations:
             if self.groups is None:
-                steps = (self.kernel_size - 1) * dilation
-                own = None if past is None or not steps else past[:, -steps:]
-                seen = shift.windows(x, self.kernel_size, dilation, own)
+                seen = shift.windows(x, self.kernel_size, dilation, past)
             else:  # the current step alone
                 seen = x
             injections[dilation] = matrix_product(seen, kernel) + bias

@@ -16,6 +16,7 @@ from keras_seq.training.outputs import draw_curves, write_metrics
 from keras_seq.training.progress import Reporter
 from keras_seq.training.run import Run
 from keras_seq.training.schedules import make_schedule
+from keras_seq.training.selection import curve_of
 from keras_seq.training.session import Limits, Session
 from keras_seq.training.state import Progress, StopRun, TrainingError
 from keras_seq.zoo import Recipe
@@ -170,8 +171,7 @@ class Training:
     def _draw(self, progress: Progress) -> None:
         if not progress.rows or not self.cluster.chief:
             return
-        reported = self.recipe.reported.metric
-        metric = {"bits_per_character": "bits"}.get(reported, reported)
+        metric = curve_of(self.recipe.reported.metric)
         if metric not in progress.rows[-1]:
             metric = self.recipe.monitor.removeprefix("val_")
         drawn = draw_curves(

@@ -29,6 +29,11 @@ def best_epoch(losses: Sequence[float]) -> int | None:
     return best
 
 
+def curve_of(metric: str) -> str:
+    """The name under which runs log a metric that recipes report."""
+    return "bits" if metric == "bits_per_character" else metric
+
+
 def should_stop(losses: Sequence[float], patience: int | None) -> bool:
     """Early stopping: whether `patience` epochs have passed without a new best one."""
     if patience is None:

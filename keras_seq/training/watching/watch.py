@@ -9,14 +9,13 @@ import keras
 import numpy as np
 
 from keras_seq.training.run import Run
-from keras_seq.training.selection import as_losses, best_epoch, monitored
+from keras_seq.training.selection import as_losses, best_epoch, curve_of, monitored
 from keras_seq.training.watching import hparams
 from keras_seq.training.watching.events import Events
 from keras_seq.zoo import Recipe
 
 SHARE = 0.03  # of the training time that pictures may take before the end of the run
 BRIEF = 10.0  # seconds: a run that took less has no pictures, unless they are asked for
-_METRICS = {"bits_per_character": "bits"}
 
 
 def paper_line(recipe: Recipe) -> dict[str, float]:
@@ -31,7 +30,7 @@ def paper_line(recipe: Recipe) -> dict[str, float]:
     if reported.value is None:
         return {}
     share = 100 if reported.metric == "accuracy" else 1  # papers give percentages
-    return {_METRICS.get(reported.metric, reported.metric): reported.value / share}
+    return {curve_of(reported.metric): reported.value / share}
 
 
 class Watch(keras.callbacks.Callback):
