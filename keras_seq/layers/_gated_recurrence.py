@@ -63,15 +63,14 @@ def gates_of(pre, cell):
 
 
 def _forward(projected, kernel, hidden, cell):
-    """Hidden, cell and gates of all steps."""
+    """Hidden, cell and the four gates of all steps."""
 
-    def step(carry, pre):
-        h, c, gates = gates_of(pre + ops.matmul(carry[0], kernel), carry[1])
-        carry = (h, c, ops.concatenate(gates, axis=-1))
+    def step(carry, t):
+        carry = gates_of(projected[t] + ops.matmul(carry[0], kernel), carry[1])
         return carry, carry  # a scan's outputs have the structure of what it carries
 
-    start = (hidden, cell, ops.zeros_like(projected[0]))
-    return ops.scan(step, start, projected)[1]
+    start = (hidden, cell, (ops.zeros_like(cell),) * 4)
+    return ops.scan(step, start, _steps(projected))[1]
 
 
 def _backward(kernel, before, c, gates, d_hidden, d_cell):
@@ -81,33 +80,28 @@ def _backward(kernel, before, c, gates, d_hidden, d_cell):
         kernel: as in the forward pass.
         before: hidden and cell before each step.
         c: cell after each step.
-        gates: (t, ..., b, 4n) gates after their activations.
+        gates: the gates f, g, i, o after their activations, (t, ..., b, n) each.
         d_hidden: gradient of the hidden sequence.
         d_cell: gradient of the last cell.
     """
-    f, g, i, o = ops.split(gates, 4, axis=-1)
+    f, g, i, o = gates
     bent = ops.tanh(c)
     into_cell = o * (1 - bent * bent)  # of h_t
     slopes = (before[1] * f * (1 - f), i * (1 - g * g), g * i * (1 - i), bent * o * (1 - o))
-    # One array: with several, Keras' scan in TensorFlow cannot do without a known length.
-    given = ops.concatenate([d_hidden, into_cell, f, *slopes], axis=-1)
-    width = kernel.shape[-2]
+    slopes = ops.concatenate(slopes, axis=-1)
     axes = list(range(len(kernel.shape)))
     turned = ops.transpose(kernel, [*axes[:-2], axes[-1], axes[-2]])
 
-    def step(carry, given):
+    def step(carry, t):
         dh, dc, _ = carry
-        upstream, into_cell, forget = (
-            given[..., part * width : (part + 1) * width] for part in range(3)
-        )
-        dh = dh + upstream
-        dc = dc + dh * into_cell
-        d_pre = ops.concatenate([dc, dc, dc, dh], axis=-1) * given[..., 3 * width :]
-        carry = (ops.matmul(d_pre, turned), dc * forget, d_pre)
+        dh = dh + d_hidden[t]
+        dc = dc + dh * into_cell[t]
+        d_pre = ops.concatenate([dc, dc, dc, dh], axis=-1) * slopes[t]
+        carry = (ops.matmul(d_pre, turned), dc * f[t], d_pre)
         return carry, carry
 
-    start = (ops.zeros_like(d_cell), d_cell, ops.zeros_like(gates[0]))
-    (dh, dc, _), (_, _, d_pre) = ops.scan(step, start, given, reverse=True)
+    start = (ops.zeros_like(d_cell), d_cell, ops.zeros_like(slopes[0]))
+    (dh, dc, _), (_, _, d_pre) = ops.scan(step, start, _steps(slopes), reverse=True)
     if len(kernel.shape) == 2:
         rows, products = before[0], d_pre
     else:
@@ -118,3 +112,12 @@ def _backward(kernel, before, c, gates, d_hidden, d_cell):
     axes = list(range(len(lead) + 2))
     d_kernel = ops.matmul(ops.transpose(rows, [*axes[:-2], axes[-1], axes[-2]]), products)
     return d_pre, d_kernel, dh, dc
+
+
+def _steps(sequence):
+    """The numbers of the steps of (t, ...).
+
+    A loop over these reads step t from a sequence where it lies; one over the sequence itself would
+    copy each step into a list first.
+    """
+    return ops.arange(ops.shape(sequence)[0], dtype="int32")

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_seq._backend import halves
 from keras_seq._export import export
 from keras_seq.layers._arguments import check_choice, check_integer, last_axis
 
@@ -156,11 +157,16 @@ class PyramidalTransform(keras.layers.Layer):
         if self.subsampling == "skip":
             return x[..., ::2]
         size, width = self.window_sizes[level - 1], int(x.shape[-1])
-        reach, last = size // 2, 2 * (-(-width // 2) - 1)
         outside = float("-inf") if self.subsampling == "max" else 0.0
-        padding = [[0, 0]] * (len(x.shape) - 1) + [[reach, reach]]
-        padded = ops.pad(x, padding, constant_values=outside)
-        views = [padded[..., place : place + last + 1 : 2] for place in range(size)]
+        if width % 2:
+            x = _beside(x, 0, 1, outside)
+        even_and_odd = halves(x)
+        # Place p of window j sees feature 2j + p - size // 2: among the even or the odd ones,
+        # that of j and some places on.
+        views = []
+        for offset in range(-(size // 2), size // 2 + 1):
+            places, parity = divmod(offset, 2)
+            views.append(_shifted(even_and_odd[parity], places, outside))
         if self.subsampling == "convolution":
             window = ops.tanh(ops.cast(self.windows[level - 1], x.dtype))
             views = [view * window[place] for place, view in enumerate(views)]
@@ -219,3 +225,29 @@ class PyramidalTransform(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+def _shifted(x, places: int, outside: float):
+    """(..., n) with feature j + places at j, and a value outside of the features."""
+    if not places:
+        return x
+
+    @ops.custom_gradient
+    def shift(x):
+        def grad(*args, upstream=None):
+            return move(args[0] if upstream is None else upstream, -places, 0.0)
+
+        return move(x, places, outside), grad
+
+    def move(x, places, outside):
+        if places < 0:
+            return _beside(x[..., :places], -places, 0, outside)
+        return _beside(x[..., places:], 0, places, outside)
+
+    return shift(x)
+
+
+def _beside(x, before: int, after: int, value: float):
+    """(..., n) with a value before and after the features."""
+    padding = [[0, 0]] * (len(x.shape) - 1) + [[before, after]]
+    return ops.pad(x, padding, constant_values=value)
