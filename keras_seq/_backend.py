@@ -90,6 +90,37 @@ def halves(x):
     return split(x)
 
 
+def own_zeros(shape, dtype):
+    """Zeros that no other tensor shares, to be written to by `write_rows`.
+
+    Plain zeros may become a constant of the graph, and two of one shape may become one.
+    """
+    if tf is None:
+        return keras.ops.zeros(shape, dtype)
+    return tf.raw_ops.Empty(shape=tf.stack(shape), dtype=tf.as_dtype(dtype), init=True)
+
+
+def write_rows(buffer, rows, slot):
+    """Writes a row of every sample in place.
+
+    The buffer must stem from `own_zeros`, and what has read its old values must be computed before
+    the rows can be. TensorFlow's other operations of the kind copy the buffer.
+
+    Args:
+        buffer: (b, m, n).
+        rows: (b, n).
+        slot: which of the m rows, a scalar integer tensor.
+    """
+    slot = keras.ops.cast(slot, "int32")
+    if tf is None or traced_for_xla():
+        return keras.ops.slice_update(buffer, (0, slot, 0), rows[:, None])
+    batch, slots, size = keras.ops.shape(buffer)
+    places = tf.range(batch) * slots + slot
+    flat = tf.reshape(buffer, (batch * slots, size))
+    flat = tf.raw_ops.InplaceUpdate(x=flat, i=places, v=rows)
+    return tf.reshape(flat, (batch, slots, size))
+
+
 def needs_fixed_shapes() -> bool:
     """Whether no shape may depend on the data, as where the code is traced for XLA.
 

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_seq._backend import own_zeros, write_rows
 from keras_seq._export import export
 from keras_seq.solvers.solver import Solver
 
@@ -49,9 +50,9 @@ class Anderson(Solver):
         slots = max(1, min(self.memory, max_steps - 1))
         shape = (batch, slots, size)
         return (
-            empty_buffer(z, shape),  # ΔZ + β ΔG
-            empty_buffer(z, shape),  # ΔG
-            ops.zeros((batch, slots, slots), z.dtype),  # ΔGᵀ ΔG
+            own_zeros(shape, z.dtype),  # ΔZ + β ΔG
+            own_zeros(shape, z.dtype),  # ΔG
+            own_zeros((batch, slots, slots), z.dtype),  # ΔGᵀ ΔG
             ops.zeros_like(z),
             ops.zeros_like(z),
         )
@@ -63,10 +64,10 @@ class Anderson(Solver):
         # Before the first step there is no difference: zeros take a place and change nothing.
         known = ops.cast(step > 0, z.dtype)
         dz, dg = known * (z - z_before), known * (g - g_before)
-        differences = write(differences, dg, slot)
-        directions = write(directions, dz + self.mixing * dg, slot)
+        differences = write_rows(differences, dg, slot)
+        directions = write_rows(directions, dz + self.mixing * dg, slot)
         both = ops.matmul(differences, ops.stack([dg, g], axis=-1))  # (b, m, 2)
-        gram = write(gram, both[:, :, 0], slot)
+        gram = write_rows(gram, both[:, :, 0], slot)
         place = ops.one_hot(slot, slots, dtype=z.dtype)
         gram = gram * (1 - place) + both[:, :, :1] * place  # the column to the row just written
 
@@ -81,32 +82,6 @@ class Anderson(Solver):
 
     def get_config(self):
         return {"memory": self.memory, "ridge": self.ridge, "mixing": self.mixing}
-
-
-def empty_buffer(z, shape):
-    """Zeros. A graph keeps constants, so a constant would lie beside the buffer all the time.
-
-    Args:
-        z: (b, n), whose type it has.
-        shape: of the buffer.
-    """
-    zero = ops.cast(ops.isnan(ops.sum(z[:, 0])), z.dtype) * 0
-    return ops.broadcast_to(zero, shape)
-
-
-def write(buffer, row, slot):
-    """Writes one row of every sample, in place where the backend can.
-
-    Args:
-        buffer: (b, m, n).
-        row: (b, n).
-        slot: which of the m rows, a scalar integer tensor.
-    """
-    batch, slots, size = ops.shape(buffer)
-    flat = ops.reshape(buffer, (batch * slots, size))
-    rows = ops.arange(batch, dtype="int32") * slots + ops.cast(slot, "int32")
-    flat = ops.scatter_update(flat, rows[:, None], row)
-    return ops.reshape(flat, (batch, slots, size))
 
 
 def solve_small(matrix, right):

@@ -2,8 +2,8 @@
 
 from keras import ops
 
+from keras_seq._backend import own_zeros, traced_for_xla, write_rows
 from keras_seq._export import export
-from keras_seq.solvers.anderson import empty_buffer, write
 from keras_seq.solvers.solver import Solver
 
 _ARMIJO = 1e-4  # the part of the expected decrease that a step must give
@@ -60,12 +60,12 @@ class Broyden(Solver):
         wraps = slots < max_steps - 1
         state = {"dz": ops.zeros_like(z)}
         if not (wraps or self.line_search):
-            state["steps"] = empty_buffer(z, (batch, slots, size))
+            state["steps"] = own_zeros((batch, slots, size), z.dtype)
             state["chain"] = ops.zeros((batch, slots, slots), z.dtype)
             state["weights"] = ops.zeros((batch, slots), z.dtype)
             return (state,)
-        state["v"] = empty_buffer(z, (batch, slots, size))
-        state["u"] = empty_buffer(z, (batch, slots, size))
+        state["v"] = own_zeros((batch, slots, size), z.dtype)
+        state["u"] = own_zeros((batch, slots, size), z.dtype)
         if wraps:
             state["dots"] = ops.zeros((batch, slots), z.dtype)  # v · g before the last step
         if self.line_search:
@@ -89,9 +89,8 @@ class Broyden(Solver):
         slots = chain.shape[1]
         slot = ops.mod(step - 1, slots)  # zeros go into the last slot before the first step
         place = ops.one_hot(slot, slots, dtype=g.dtype)
-        steps = write(state["steps"], dz, slot)
-        products = ops.einsum("bmn,bkn->bkm", steps, ops.stack([g, dz], axis=1))
-        sg, sdz = products[:, 0], products[:, 1]
+        steps = write_rows(state["steps"], dz, slot)
+        sg, sdz = _products(steps, g, dz)
         c = weights * ops.matmul(chain, -sg[:, :, None])[:, :, 0]
         c = ops.pad(c[:, :-1], [[0, 0], [1, 0]])
         # Δz and H g, from scalars that are known: H g = -g + Σ c s.
@@ -139,7 +138,7 @@ class Broyden(Solver):
         u = both[:, 0] + inverse * g
         if "scale" in state:
             u = u + (inverse * cut) * dz
-        made = {"v": write(state["v"], v, slot), "u": write(state["u"], u, slot)}
+        made = {"v": write_rows(state["v"], v, slot), "u": write_rows(state["u"], u, slot)}
         # f is evaluated when both are written, and what they were made of is free again.
         second = after(second, made["v"][:, 0, :1], made["u"][:, 0, :1])
         following = both[:, 1] + (1 + second) * g
@@ -202,6 +201,17 @@ class Broyden(Solver):
             "line_search": self.line_search,
             "line_search_steps": self.line_search_steps,
         }
+
+
+def _products(rows, first, second):
+    """The products (b, m) of (b, m, n) with two vectors (b, n).
+
+    As one product of two columns, unless XLA compiles it, which has fast code for single ones only.
+    """
+    if traced_for_xla():
+        return [ops.matmul(rows, part[:, :, None])[:, :, 0] for part in (first, second)]
+    both = ops.einsum("bkn,bmn->bkm", ops.stack([first, second], axis=1), rows)
+    return both[:, 0], both[:, 1]
 
 
 def after(tensor, *others):
