@@ -1,17 +1,20 @@
 """Training step of a deep equilibrium transformer against the machine's matrix products.
 
-    python benchmarks/run.py deq_transformer_step deq_transformer_step_xla
+    python benchmarks/run.py deq_transformer_step deq_transformer_step_xla deq_metrics
 
 Width 128, 4 heads, inner width 512, batch 8 x 64, memory 64, exactly 15 forward and 15 backward
 steps of Broyden's method; values and gradients of all weights. The same evaluations of the cell
 and products with its Jacobian, without a solver between them, take turns with it: what the step
 takes beyond them is the solver's overhead.
+
+`deq_metrics` times the training step of `deq_transformer_python_docs` with the metrics that say how
+the solves went, and without.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from harness import Work, alternate, benchmark, matrix_product
+from harness import Work, alternate, benchmark, matrix_product, train_step
 
 BATCH, STEPS, MEMORY, WIDTH, HEADS, INNER = 8, 64, 64, 128, 4, 512
 SOLVER_STEPS = 15
@@ -119,3 +122,31 @@ def deq_transformer_step():
 @benchmark("deq_transformer_step_xla", "the same with XLA")
 def deq_transformer_step_xla():
     return _measured(jit_compile=True)
+
+
+@benchmark("deq_metrics", "training step with the solver's metrics and without")
+def deq_metrics() -> dict[str, float]:
+    """Median seconds of each, in turn, and the ratio."""
+    from unittest import mock
+
+    import keras
+    import numpy as np
+
+    from keras_seq import zoo
+    from keras_seq.layers import deep_equilibrium
+
+    ids = np.random.default_rng(0).integers(0, 90, (16, 65)).astype("int32")
+    works = []
+    for update in (deep_equilibrium.update, lambda *_: None):
+        keras.utils.set_random_seed(0)
+        model = zoo.deq_transformer_python_docs(pretrain_steps=0, carry_state=False)
+        model.compile(keras.optimizers.Adam(1e-3))
+        works.append(Work(train_step(model, (ids[:, :-1], ids[:, 1:]), jit_compile=False)))
+        with mock.patch.object(deep_equilibrium, "update", update):
+            works[-1].function()  # traces it
+    alternate(25, *works)
+    return {
+        "seconds_with": works[0].median,
+        "seconds_without": works[1].median,
+        "ratio": works[0].median / works[1].median,
+    }

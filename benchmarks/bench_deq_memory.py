@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from harness import benchmark, resident
 
-BATCH, LENGTH, FEATURES = 16, 100, 64
+BATCH = {"trellis": 32, "transformer": 16}
+LENGTH, FEATURES = 100, 64
 UNITS, OUTPUT_UNITS = 192, 64  # of the trellis cell
 WIDTH, HEADS, INNER = 256, 4, 1024  # of the transformer cell
-CELLS = ("trellis", "transformer")
+CELLS = tuple(BATCH)
 MEMORY = 3  # pairs that Broyden's method keeps
 STEPS = (10, 40, 160)
 
@@ -80,7 +81,7 @@ def step_memory(
         max_steps=steps,
         tolerance=0.0,
     )
-    x = tf.random.stateless_normal((BATCH, LENGTH, FEATURES), (0, 1))
+    x = tf.random.stateless_normal((BATCH[cell], LENGTH, FEATURES), (0, 1))
     layer.build(x.shape)
     weights = [weight.value for weight in layer.trainable_variables]
 

@@ -1,15 +1,16 @@
 """Scaling: steps a second on two devices, bytes all-reduced a step, memory a device.
 
     python benchmarks/run.py scaling_speed
-    python benchmarks/run.py scaling_bytes --json
+    python benchmarks/run.py scaling_bytes --json   # or benchmarks/bench_scaling.py, for a table
     python benchmarks/run.py scaling_memory
 
 `scaling_speed` trains on one and on two logical devices of the CPU. They share its cores: what it
 measures is what dividing a batch costs, and no speed-up is to be expected.
 
 `scaling_bytes` gives for every model of the zoo the gradients that are added up over the devices in
-each step: its trainable parameters in float32, dense, and twice where the recipe clips them. The
-parameters are those of the recipes, which the zoo's tests hold equal to those of built models.
+each step: its trainable parameters in float32, dense, clipped or not. The parameters are those of
+the recipes, which the zoo's tests hold equal to those of built models; that a step adds them up
+once is held by the tests of the optimizers.
 
 `scaling_memory` measures what a training step adds to the memory of the built model, weights and
 optimizer included: for a model of many parameters and few tokens, in copies of its gradient; for
@@ -104,26 +105,17 @@ def scaling_speed() -> dict[str, Any]:
     return {"model": MODEL, **rates, "two_over_one": ratio}
 
 
-def bytes_of(recipe: Any) -> dict[str, Any]:
+def bytes_of(recipe: Any) -> dict[str, int]:
     """What the devices add up in a step of a recipe, in bytes of float32."""
-    options = recipe.optimizer.options
-    clips = recipe.optimizer.global_clipnorm or options.get("clipnorm") or options.get("clipvalue")
-    size = 4 * recipe.parameters
-    sums = 2 if clips else 1  # before clipping, and by Keras' optimizer after it
-    return {"parameters": recipe.parameters, "sums": sums, "bytes": sums * size}
+    return {"parameters": recipe.parameters, "bytes": 4 * recipe.parameters}
 
 
 @benchmark("scaling_bytes", "bytes that are all-reduced a step, for every model of the zoo")
 def scaling_bytes() -> dict[str, Any]:
-    """Bytes by model; a table goes to standard error."""
+    """Bytes by model; `python benchmarks/bench_scaling.py` prints them as a table."""
     from keras_seq import zoo
 
-    table = {name: bytes_of(zoo.recipe(name)) for name in zoo.names()}
-    print("| model | parameters | sums | MB a step |\n| --- | --- | --- | --- |", file=sys.stderr)
-    for name, row in table.items():
-        figures = f"{row['parameters']:,} | {row['sums']} | {row['bytes'] / 1e6:,.2f}"
-        print(f"| `{name}` | {figures} |", file=sys.stderr)
-    return {"models": table}
+    return {"models": {name: bytes_of(zoo.recipe(name)) for name in zoo.names()}}
 
 
 def step_memory(name: str, lanes: int, length: int) -> dict[str, Any]:
@@ -168,6 +160,11 @@ def child(*arguments: str) -> Any:
 
 
 def main() -> None:
+    if len(sys.argv) == 1:
+        print("| model | parameters | MB a step |\n| --- | --- | --- |")
+        for name, row in scaling_bytes()["models"].items():
+            print(f"| `{name}` | {row['parameters']:,} | {row['bytes'] / 1e6:,.2f} |")
+        return
     name, lanes, length = sys.argv[1:]
     print(json.dumps(step_memory(name, int(lanes), int(length))))
 

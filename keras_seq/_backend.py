@@ -1,11 +1,28 @@
 """The calls that differ between Keras' backends; others than TensorFlow get a plain answer."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import keras
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
 else:
     tf = None
+
+
+_PORTABLE: ContextVar[bool] = ContextVar("portable_operations", default=False)
+
+
+@contextlib.contextmanager
+def portable_operations() -> Iterator[None]:
+    """Within it, graphs get ordinary operations alone, such as runtimes for devices have too."""
+    token = _PORTABLE.set(True)
+    try:
+        yield
+    finally:
+        _PORTABLE.reset(token)
 
 
 def densify(gradient):
@@ -73,7 +90,8 @@ def halves(x):
     In float32 a pair is the two parts of a complex number, and both the split and its gradient are
     one pass over the data; strided slices, which XLA merges with what follows, take three.
     """
-    if tf is None or x.dtype != tf.float32 or traced_for_xla(unknown=True):
+    plain = tf is None or x.dtype != tf.float32 or _PORTABLE.get()
+    if plain or traced_for_xla(unknown=True):
         return x[..., ::2], x[..., 1::2]
 
     @tf.custom_gradient
@@ -95,7 +113,7 @@ def own_zeros(shape, dtype):
 
     Plain zeros may become a constant of the graph, and two of one shape may become one.
     """
-    if tf is None:
+    if tf is None or _PORTABLE.get():
         return keras.ops.zeros(shape, dtype)
     return tf.raw_ops.Empty(shape=tf.stack(shape), dtype=tf.as_dtype(dtype), init=True)
 
@@ -112,6 +130,10 @@ def write_rows(buffer, rows, slot):
         slot: which of the m rows, a scalar integer tensor.
     """
     slot = keras.ops.cast(slot, "int32")
+    if _PORTABLE.get():
+        chosen = keras.ops.equal(keras.ops.arange(buffer.shape[1]), slot)
+        chosen = keras.ops.reshape(chosen, (1, -1, 1))
+        return keras.ops.where(chosen, keras.ops.expand_dims(rows, 1), buffer)
     if tf is None or traced_for_xla():
         return keras.ops.slice_update(buffer, (0, slot, 0), rows[:, None])
     batch, slots, size = keras.ops.shape(buffer)
@@ -119,6 +141,54 @@ def write_rows(buffer, rows, slot):
     flat = tf.reshape(buffer, (batch * slots, size))
     flat = tf.raw_ops.InplaceUpdate(x=flat, i=places, v=rows)
     return tf.reshape(flat, (batch, slots, size))
+
+
+def scan(step, start, steps):
+    """`keras.ops.scan` of a step whose outputs have the structure of what it carries.
+
+    LiteRT runs no arrays of tensors whose sizes are not known, so there the outputs are written
+    into tensors.
+
+    Args:
+        step: takes what is carried and an element of `steps`; returns what is carried, and outputs.
+        start: a nest of tensors.
+        steps: (t,), integers 0, ..., t - 1.
+
+    Returns:
+        What is carried at the end, and the outputs of all steps, (t, ...) each.
+    """
+    if not _PORTABLE.get():
+        return keras.ops.scan(step, start, steps)
+    count, each = keras.ops.shape(steps)[0], keras.tree.map_structure
+    written = each(lambda x: keras.ops.zeros((count, *keras.ops.shape(x)), x.dtype), start)
+
+    def body(turn, carry, written):
+        carry, outputs = step(carry, turn)
+
+        def write(buffer, row):
+            place = (turn, *[0] * len(row.shape))
+            return keras.ops.slice_update(buffer, place, keras.ops.expand_dims(row, 0))
+
+        return turn + 1, carry, each(write, written, outputs)
+
+    loop = (keras.ops.zeros((), "int32"), start, written)
+    return keras.ops.while_loop(lambda turn, *_: turn < count, body, loop)[1:]
+
+
+def carried(x):
+    """A value that a loop hands on unchanged, for a variable of the loop that is not its own.
+
+    LiteRT writes the outputs of a loop's body over its inputs one by one. So an output that is
+    another variable's input, which is what z is to the z before, would be read too late.
+    """
+    if not _PORTABLE.get():
+        return x
+    return keras.ops.where(keras.ops.equal(x, x), x, float("nan"))  # equal to x, yet computed
+
+
+def runs_eagerly() -> bool:
+    """Whether operations are executed at once, not put into a graph; other backends say yes."""
+    return tf is None or tf.executing_eagerly()
 
 
 def needs_fixed_shapes() -> bool:

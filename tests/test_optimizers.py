@@ -217,7 +217,26 @@ with strategy.scope():
 values = strategy.experimental_local_results(strategy.run(again.get_mask))
 masks["again"] = [np.ravel(value).tolist() for value in values]
 masks["alone"] = np.ravel(EmbeddingDropout(0.5, 40, seed=3).get_mask()).tolist()
-print(json.dumps({"clipping": clipping, "masks": masks}))
+
+# How many numbers a replica hands over to be added up, in a step on gradients of 40 + 2 numbers.
+handed = []
+all_reduce = tf.distribute.ReplicaContext.all_reduce
+
+def counted(context, operation, value, options=None):
+    handed.extend(int(tf.size(part)) for part in tf.nest.flatten(value))
+    return all_reduce(context, operation, value, options)
+
+tf.distribute.ReplicaContext.all_reduce = counted
+sums = {}
+for name in (*cases, "unclipped"):
+    with strategy.scope():
+        optimizer = cases[name]() if name in cases else ours.Adam(0.1)
+        variables = [keras.Variable(tf.ones((10, 4))), keras.Variable(tf.ones((2,)))]
+        optimizer.build(variables)
+    handed.clear()
+    strategy.run(lambda: optimizer.apply([tf.ones((10, 4)), tf.ones((2,))]))
+    sums[name] = sum(handed) / strategy.num_replicas_in_sync
+print(json.dumps({"clipping": clipping, "masks": masks, "sums": sums}))
 """
 
 
@@ -234,6 +253,10 @@ def replicas():
 @pytest.mark.parametrize("case", ["sgd", "adam", "value", "radam"])
 def test_two_replicas_take_the_steps_of_one_device(replicas, case):
     assert replicas["clipping"][case][0] < 1e-6
+
+
+def test_gradients_are_added_up_once_a_step(replicas):
+    assert set(replicas["sums"].values()) == {42.0}
 
 
 def test_two_replicas_measure_what_one_device_does(replicas):

@@ -208,8 +208,10 @@ def sequence_classifier(
         parameters=24_181_200,
         notes="No settings for this data set are released: these are TrellisNet's, with the solver "
         "limits and the pre-training of the released WikiText-103 script. The second bias of the "
-        "cell makes it 5,600 parameters larger than the TrellisNet. The number of the table is "
-        "from memory.",
+        "cell makes it 5,600 parameters larger than the TrellisNet. Table 2 has 24M parameters, of "
+        "which 20M outside the embedding, and 1.2 GB in training, against 57.0 and 8.5 GB of a "
+        "TrellisNet of 60 levels; the memory is that of 15 sequences of length 150, without the "
+        "embedding.",
     )
 )
 @forwards_to(language_model)
@@ -255,7 +257,10 @@ def deq_trellisnet_ptb_word(**settings) -> LanguageModel:
         notes="The released script's sizes give 174M; the paper quotes 180M. Its tolerance, "
         "1e-6 for each element of a batch, is that of a chunk here: 1e-6 √(50 · 4000). Its "
         "backward one, 2e-10, is below what float32 resolves. It also lowers the rate after five "
-        "epochs without progress. The number of the table is from memory.",
+        "epochs without progress. Table 3 has 180M parameters, of which 45M outside the embedding, "
+        "and 3.3 GB in training, against 29.2 and 24.7 GB of a TrellisNet of 70 levels (5.2 GB "
+        "with gradient checkpointing), all at 15 sequences of length 150 and without the "
+        "embedding.",
     )
 )
 @forwards_to(language_model)

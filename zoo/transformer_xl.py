@@ -149,7 +149,7 @@ def language_model(
         reported=Reported("perplexity", 54.5, "Transformer-XL paper, abstract", "24M"),
         parameters=23_916_360,
         notes="No script of this model is released. Sizes are ours, for about the 24M parameters "
-        "of the paper (that number is from memory). The paper also has variational dropout and "
+        "of the paper. The paper also has variational dropout and "
         "weight averaging as AWD-LSTM; neither is here, and the settings have not been trained to "
         "the end.",
     )
@@ -227,9 +227,8 @@ def transformer_xl_ptb_char(**settings) -> LanguageModel:
             }
         },
         notes="Sizes and training of the released script of the base model; 200,000 steps are 17.4 "
-        "epochs. The cut-offs, the clipping and the quoted size are from memory. The figure is "
-        "that of an evaluation with a memory of 640 steps and distances clamped at 400, which "
-        "`variant='evaluation'` has.",
+        "epochs. The figure is that of an evaluation with a memory of 640 steps and distances "
+        "clamped at 400, which `variant='evaluation'` has.",
     )
 )
 @forwards_to(language_model)

@@ -369,8 +369,9 @@ MOS_TRAINING: dict[str, Any] = {
         model=PTB_WORD_MOS,
         reported=Reported("perplexity", 54.67, "TrellisNet paper, Table 2", "25M"),
         parameters=25_681_735,
-        notes="The released script has no defaults for the mixture; `variant='released'` is "
-        "15 experts at its widths. " + DEPTH_NOTE.format(paper=55, script=58),
+        notes="The released script has no defaults for the mixture and refers to the paper's "
+        "appendix; the widths of 280 and 480 are from memory of it. `variant='released'` is "
+        "15 experts at the script's widths. " + DEPTH_NOTE.format(paper=55, script=58),
         **MOS_TRAINING,
     )
 )

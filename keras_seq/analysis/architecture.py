@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_seq.layers import DeepEquilibrium, TrellisNet
+from keras_seq.layers._outline import Part, Residual
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
@@ -40,6 +41,8 @@ class Block:
         loop: what is repeated with the same weights, in words; empty if nothing is.
         parts: the blocks within.
         ordered: whether the parts are in the order in which they are called.
+        residuals: residual connections: the places of the first and of the last part that each goes
+            around, and what the input passes on the way, in words; empty for nothing.
     """
 
     title: str
@@ -50,6 +53,7 @@ class Block:
     loop: str = ""
     parts: tuple["Block", ...] = ()
     ordered: bool = True
+    residuals: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,10 @@ def _idle(layer: Any) -> bool:
 
 
 def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
+    if isinstance(layer, Part):
+        return Block(layer.title, layer.facts, _size(layer.weights))
+    if hasattr(layer, "outline"):
+        return _outlined(layer, order, shapes)
     parts = [part for part in _parts(layer) if not _idle(part)]
     called = all(id(part) in order for part in parts)
     if called:
@@ -150,12 +158,39 @@ def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
     return Block(
         title=type(layer).__name__,
         facts=_facts(layer),
-        parameters=sum(math.prod(weight.shape) for weight in layer.trainable_weights),
+        parameters=_size(layer.trainable_weights),
         output=shapes.get(id(layer), ""),
         loop=_loop(layer),
         parts=_merged([_block(part, order, shapes) for part in parts]),
         ordered=called,
     )
+
+
+def _outlined(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
+    """A layer that tells its parts and residual connections itself."""
+    parts: list[Any] = []
+    residuals = []
+    for item in layer.outline():
+        start = len(parts)
+        if isinstance(item, Residual):
+            parts.extend(item.parts)
+            residuals.append((start, len(parts) - 1, item.through))
+        else:
+            parts.append(item)
+    blocks, kept = _folded_rows([_block(part, order, shapes) for part in parts], residuals)
+    return Block(
+        title=type(layer).__name__,
+        facts=_facts(layer),
+        parameters=_size(layer.trainable_weights),
+        output=shapes.get(id(layer), ""),
+        loop=_loop(layer),
+        parts=blocks,
+        residuals=kept,
+    )
+
+
+def _size(weights: Sequence[Any]) -> int:
+    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def _parts(layer: Any) -> list[Any]:
@@ -212,18 +247,38 @@ def _merged(blocks: Sequence[Block]) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _folded(blocks: Sequence[Block], period: int) -> tuple[Block, ...]:
+def _folded_rows(
+    blocks: list[Block], residuals: list[tuple[int, int, str]]
+) -> tuple[tuple[Block, ...], tuple[tuple[int, int, str], ...]]:
+    """Parts with residual connections; rows that are alike, connections and all, as one block."""
+    keys = [_key(block) for block in blocks]
+    for period in range(1, len(blocks) // 2 + 1):
+        if len(blocks) % period or keys != keys[:period] * (len(blocks) // period):
+            continue
+        inner = [row for row in residuals if row[1] < period]
+        moved = [
+            (first + start, last + start, through)
+            for start in range(0, len(blocks), period)
+            for first, last, through in inner
+        ]
+        if moved == residuals:
+            (one,) = _folded(blocks, period, wrap=True)
+            return (dataclasses.replace(one, residuals=tuple(inner)),), ()
+    return tuple(blocks), tuple(residuals)
+
+
+def _folded(blocks: Sequence[Block], period: int, wrap: bool = False) -> tuple[Block, ...]:
     repeats = len(blocks) // period
     one = tuple(
         dataclasses.replace(
             block,
             parameters=sum(other.parameters for other in blocks[place::period]),
             facts=_common(blocks[place::period]),
-            repeats=repeats if period == 1 else 1,
+            repeats=repeats if period == 1 and not wrap else 1,
         )
         for place, block in enumerate(blocks[:period])
     )
-    if period == 1:
+    if period == 1 and not wrap:
         return one
     total = sum(block.parameters for block in one)
     return (Block("block", parameters=total, repeats=repeats, parts=one),)
@@ -231,7 +286,8 @@ def _folded(blocks: Sequence[Block], period: int) -> tuple[Block, ...]:
 
 def _key(block: Block) -> tuple:
     facts = tuple(fact for fact in block.facts if not fact.startswith("dilation rate"))
-    return block.title, facts, block.repeats, block.loop, tuple(map(_key, block.parts))
+    inner = tuple(map(_key, block.parts))
+    return block.title, facts, block.repeats, block.loop, block.residuals, inner
 
 
 def _common(blocks: Sequence[Block]) -> tuple[str, ...]:

@@ -12,16 +12,18 @@ _LINE = 0.19  # height of a line of text
 _PAD = 0.13
 _GAP = 0.26  # between boxes that follow one another
 _NARROW = 0.12  # between parts whose order is not known
+_SUM = 0.2  # more, where a residual connection is added
+_BRANCH = 0.14  # more, where one begins
 _COLOURS = ("#e8eef7", "#f7f3e3", "#e6f2e8", "#f5e8ee")
-_EDGE, _TURN, _TIE = "#4a5568", "#9b2c2c", "#2b6cb0"
+_EDGE, _TURN, _TIE, _SKIP = "#4a5568", "#9b2c2c", "#2b6cb0", "#2f855a"
 
 
 def draw_architecture(found: Architecture, footer: str = "") -> bytes:
     """Draws the blocks of a model from the top down, as PNG data.
 
     A box within another is a part of it; ×n stands for n of them, one after the other; the arrow
-    beside a box for what is repeated with the same weights. The dashed line joins two boxes with
-    one table.
+    beside a box for what is repeated with the same weights; the line around boxes, to a ⊕, for a
+    residual connection. The dashed line joins two boxes with one table.
 
     Args:
         found: of `architecture`.
@@ -67,7 +69,10 @@ def draw_architecture(found: Architecture, footer: str = "") -> bytes:
     plot.text(middle, y, found.result, ha="center", va="center", fontsize=9.5, style="italic")
     if found.tied is not None:
         _join(plot, left, *(places[place] for place in found.tied))
-    for line in (footer, "right: trainable parameters, shape of the output"):
+    legend = "right: trainable parameters, shape of the output"
+    if any(map(_has_residual, found.blocks)):
+        legend += " · ⊕: residual connection"
+    for line in (footer, legend):
         y += 0.3
         plot.text(middle, y, line, ha="center", va="center", fontsize=8.5, color="0.3")
     data = io.BytesIO()
@@ -84,9 +89,22 @@ def _said(block: Block, width: float) -> list[str]:
 
 def _height(block: Block, width: float) -> float:
     inner = [_height(part, width - 4 * _PAD) for part in block.parts]
-    gap = _GAP if block.ordered else _NARROW
-    within = sum(inner) + gap * len(inner)
+    within = sum(inner) + sum(_gaps(block))
     return _LINE * (1 + len(_said(block, width))) + 2 * _PAD + within
+
+
+def _gaps(block: Block) -> list[float]:
+    """What is free above each part, and below the last."""
+    count = len(block.parts)
+    gaps = [_GAP if block.ordered else _NARROW] * count + [0.0]
+    for first, last, _ in block.residuals:
+        gaps[first] += _BRANCH
+        gaps[last + 1] += _SUM
+    return gaps
+
+
+def _has_residual(block: Block) -> bool:
+    return bool(block.residuals) or any(map(_has_residual, block.parts))
 
 
 def _draw(plot: Any, block: Block, left: float, right: float, top: float, depth: int) -> None:
@@ -116,14 +134,19 @@ def _draw(plot: Any, block: Block, left: float, right: float, top: float, depth:
     if block.loop:
         _loop(plot, right, top, tall)
     y += _LINE / 2
-    gap = _GAP if block.ordered else _NARROW
     inner = (left + 2 * _PAD, right - 2 * _PAD)
+    middle, gaps, edges = sum(inner) / 2, _gaps(block), []
+    begins = {first for first, _, _ in block.residuals}
     for place, part in enumerate(block.parts):
-        if place and block.ordered:
-            _arrow(plot, sum(inner) / 2, y, y + gap)
-        y += gap
+        if (place and block.ordered) or place in begins:
+            _arrow(plot, middle, y, y + gaps[place])
+        y += gaps[place]
+        bottom = y + _height(part, inner[1] - inner[0])
         _draw(plot, part, *inner, y, depth + 1)
-        y += _height(part, inner[1] - inner[0])
+        edges.append((y, bottom))
+        y = bottom
+    for first, last, through in block.residuals:
+        _skip(plot, middle, right - _PAD, edges[first][0], edges[last][1], through)
 
 
 def _arrow(plot: Any, x: float, start: float, end: float) -> None:
@@ -137,6 +160,19 @@ def _loop(plot: Any, right: float, top: float, tall: float) -> None:
     plot.plot([right, x, x], [end, end, begin], color=_TURN, lw=1.2, solid_joinstyle="round")
     style = {"arrowstyle": "-|>", "color": _TURN, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
     plot.annotate("", (right, begin), (x, begin), arrowprops=style)
+
+
+def _skip(plot: Any, middle: float, x: float, top: float, bottom: float, through: str) -> None:
+    """A line from above a box around it to a sum below, with what it passes written beside."""
+    branch, added, radius = top - 0.19, bottom + 0.12, 0.06
+    plot.plot([middle, x, x, middle + radius], [branch, branch, added, added], color=_SKIP, lw=1.2)
+    plot.plot([middle], [branch], marker="o", ms=3, color=_SKIP)
+    plot.plot([middle, middle], [bottom, added], color=_EDGE, lw=1)
+    plot.plot([middle], [added], marker="o", ms=9, mfc="white", mec=_SKIP, mew=1.2)
+    plot.plot([middle], [added], marker="+", ms=6, color=_SKIP, mew=1.2)
+    if through:
+        style = {"ha": "right", "va": "center", "fontsize": 8, "color": _SKIP}
+        plot.text(x - 0.05, branch - 0.07, through, **style)
 
 
 def _join(plot: Any, left: float, start: float, end: float) -> None:

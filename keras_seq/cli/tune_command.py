@@ -1,5 +1,6 @@
 """The command `tune`: a search for better settings of a recipe."""
 
+import importlib.util
 import os
 import shlex
 import sys
@@ -199,7 +200,7 @@ def _show(output: Output, results) -> None:
     output.console.print(results.table(number=6))
     failed = results.count("failed")
     output.line(f"{results.count('completed')} trials completed, {failed} failed.")
-    if not (results.folder / "results.png").is_file() and results.count("completed") > 1:
+    if importlib.util.find_spec("matplotlib") is None and results.count("completed") > 1:
         output.line('No results.png: it needs matplotlib (pip install "keras-seq[plots]").')
     output.line("Next:")
     output.line(f"  keras-seq train --recipe {folder}/best_recipe.json")

@@ -1,5 +1,6 @@
 """`export_model`: a model as a numbered SavedModel folder."""
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq._backend import portable_operations
 from keras_seq.export.description import describe
 from keras_seq.export.language_model import (
     TextOptions,
@@ -126,13 +128,16 @@ def export_model(
     if device:
         check_litert(weights)
         weights = StoredWeights(model)  # the converter restores nothing: it makes them small itself
-    if is_language_model(model):
-        if vocabulary is not None:
-            check_vocabulary(model, vocabulary)
-        words = None if device else vocabulary
-        signatures = language_model_signatures(model, words, options, weights, one_stream=device)
-    else:
-        signatures = sequence_reader_signatures(model, weights, one_stream=device)
+    with portable_operations() if device else contextlib.nullcontext():
+        if is_language_model(model):
+            if vocabulary is not None:
+                check_vocabulary(model, vocabulary)
+            words = None if device else vocabulary
+            signatures = language_model_signatures(
+                model, words, options, weights, one_stream=device
+            )
+        else:
+            signatures = sequence_reader_signatures(model, weights, one_stream=device)
     more: dict[str, Any] = {"name": name, "format": format, "weights_as": weights_as}
 
     def write(folder: Path) -> None:

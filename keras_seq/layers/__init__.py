@@ -17,6 +17,7 @@ from keras_seq.layers.pru_cell import PRUCell as PRUCell
 from keras_seq.layers.pyramidal_transform import PyramidalTransform as PyramidalTransform
 from keras_seq.layers.r_transformer import RTransformer as RTransformer
 from keras_seq.layers.r_transformer_block import RTransformerBlock as RTransformerBlock
+from keras_seq.layers.recorded_attention import recorded_attention as recorded_attention
 from keras_seq.layers.recurrent_stack import RecurrentStack as RecurrentStack
 from keras_seq.layers.relative_attention import RelativeAttention as RelativeAttention
 from keras_seq.layers.self_attention import SelfAttention as SelfAttention
@@ -73,6 +74,7 @@ __all__ = [
     "TrellisNet",
     "UnbiasedLayerNormalization",
     "VariationalDropout",
+    "recorded_attention",
     "weight_drop",
     "weight_drop_mask",
     "weight_normalize",

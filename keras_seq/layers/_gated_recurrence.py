@@ -9,6 +9,8 @@ step. The graph has one loop body each way, whatever the number of steps.
 
 from keras import ops
 
+from keras_seq._backend import scan
+
 
 def gated_recurrence(projected, kernel, hidden, cell):
     """Runs `(h, c)` over time.
@@ -70,7 +72,7 @@ def _forward(projected, kernel, hidden, cell):
         return carry, carry  # a scan's outputs have the structure of what it carries
 
     start = (hidden, cell, (ops.zeros_like(cell),) * 4)
-    return ops.scan(step, start, _steps(projected))[1]
+    return scan(step, start, _steps(projected))[1]
 
 
 def _backward(kernel, before, c, gates, d_hidden, d_cell):
@@ -88,7 +90,6 @@ def _backward(kernel, before, c, gates, d_hidden, d_cell):
     bent = ops.tanh(c)
     into_cell = o * (1 - bent * bent)  # of h_t
     slopes = (before[1] * f * (1 - f), i * (1 - g * g), g * i * (1 - i), bent * o * (1 - o))
-    slopes = ops.concatenate(slopes, axis=-1)
     axes = list(range(len(kernel.shape)))
     turned = ops.transpose(kernel, [*axes[:-2], axes[-1], axes[-2]])
 
@@ -96,12 +97,14 @@ def _backward(kernel, before, c, gates, d_hidden, d_cell):
         dh, dc, _ = carry
         dh = dh + d_hidden[t]
         dc = dc + dh * into_cell[t]
-        d_pre = ops.concatenate([dc, dc, dc, dh], axis=-1) * slopes[t]
+        parts = [d * slope[t] for d, slope in zip((dc, dc, dc, dh), slopes, strict=True)]
+        d_pre = ops.concatenate(parts, axis=-1)
         carry = (ops.matmul(d_pre, turned), dc * f[t], d_pre)
         return carry, carry
 
-    start = (ops.zeros_like(d_cell), d_cell, ops.zeros_like(slopes[0]))
-    (dh, dc, _), (_, _, d_pre) = ops.scan(step, start, _steps(slopes), reverse=True)
+    nothing = ops.zeros_like(d_cell)
+    start = (nothing, d_cell, ops.concatenate([nothing] * 4, axis=-1))
+    (dh, dc, _), (_, _, d_pre) = ops.scan(step, start, _steps(c), reverse=True)
     if len(kernel.shape) == 2:
         rows, products = before[0], d_pre
     else:

@@ -65,6 +65,6 @@ def visibility(length, total, span: int | None, dtype: str, valid=None):
         seen = ops.logical_and(seen, distance < span)
     seen = seen[None, None]
     if valid is not None:
-        seen = ops.logical_and(seen, (valid > 0)[:, None, None])
+        seen = ops.logical_and(seen, ops.expand_dims(valid > 0, (1, 2)))
     far = -3e4 if keras.backend.standardize_dtype(dtype) == "float16" else -1e9
     return ops.cast(ops.where(seen, 0.0, far), dtype)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._outline import Part, Residual
 from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.relative_attention import (
     RelativeAttention,
@@ -332,6 +333,19 @@ class DEQTransformerCell(keras.layers.Layer):
         if "outer_mask" in context:
             outer = outer * context["outer_mask"]
         return a + outer if self.normalize_first else layer_norm(a + outer)
+
+    def outline(self):
+        """The parts in order, with their residual connections, for diagrams."""
+        norm = Part("layer norm")
+        gains = [gain for gain in (self.inner_gain, self.outer_gain) if gain is not None]
+        feed_forward = Part(
+            "feed-forward",
+            (self.inner_kernel, self.inner_bias, self.outer_kernel, self.outer_bias, *gains),
+            (f"inner units {self.inner_units}", "activation relu"),
+        )
+        if self.normalize_first:
+            return Residual((norm, self.attention)), norm, Residual((feed_forward,))
+        return Residual((self.attention,)), norm, Residual((feed_forward,)), norm
 
     def call(self, z, x, training=None, initial_state=None, masks=None):
         return self.iterate(z, self.prepare(x, training, initial_state, masks))

@@ -8,6 +8,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_choice, check_integer
+from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import LocalRNN, check_exact
@@ -158,6 +159,16 @@ class RTransformerBlock(keras.layers.Layer):
         state = self.attention.get_initial_state(batch_size)
         shape = (batch_size, self.local_layers, self.window - 1, self.units)
         return {"windows": ops.zeros(shape, self.compute_dtype), **state}
+
+    def outline(self):
+        """The parts in order, with their residual connections, for diagrams."""
+        sublayers = [
+            *zip(self.local_norms, self.local_rnns, strict=True),
+            (self.attention_norm, self.attention),
+            (self.feed_forward_norm, self.feed_forward),
+        ]
+        pre = self.norm_order == "pre"
+        return tuple(part for norm, layer in sublayers for part in sublayer(norm, layer, pre))
 
     def call(
         self,

@@ -7,6 +7,7 @@ from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._relative_positions import shift, sinusoids, visibility
+from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
@@ -25,7 +26,7 @@ class RelativeAttention(keras.layers.Layer):
     **Prepare, then iterate.** All that does not depend on x is computed by `prepare`: scaled
     kernels, keys and values of the memory, projected positions, p · r, the mask and the dropout.
     `iterate(x, context)` is the rest. A deep equilibrium model prepares once and iterates many
-    times; `call` does both.
+    times; `call` does both. `keras_seq.layers.recorded_attention` notes the probabilities.
 
     Args:
         heads: number of heads h.
@@ -234,6 +235,9 @@ class RelativeAttention(keras.layers.Layer):
         scores = ops.einsum("bhtu,bhsu->bhts", query, key)
         scores = scores + shift(ops.matmul(query, context["positions"]), length, total)
         probabilities = ops.softmax(scores + context["bias"])
+        record = record_of_now()
+        if record is not None:
+            record[self.path] = probabilities
         if "mask" in context:
             probabilities = probabilities * context["mask"]
         pooled = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))

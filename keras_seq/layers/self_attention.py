@@ -8,6 +8,7 @@ from keras_seq._random import draw_seed
 from keras_seq.layers._causal_attention import attend
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.variational_dropout import check_rate
 
 
@@ -43,7 +44,8 @@ class SelfAttention(keras.layers.Layer):
         mask: (b, t); masked steps are seen by none.
         dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
         return_probabilities: also return the attention probabilities (b, heads, t, m + t), right
-            after the outputs.
+            after the outputs. `keras_seq.layers.recorded_attention` gives those of the attention
+            layers within a model.
 
     Output shape:
         (b, t, d).
@@ -162,6 +164,8 @@ class SelfAttention(keras.layers.Layer):
             valid = ops.concatenate([given["valid"], now], axis=1)
 
         query = query * (self.features // self.heads) ** -0.5
+        record = record_of_now()
+        whole = return_probabilities or record is not None
         pooled, probabilities = attend(
             self._split(query),
             self._split(key),
@@ -171,9 +175,11 @@ class SelfAttention(keras.layers.Layer):
             span=self.span,
             rate=self.dropout,
             seed=dropout_seed,
-            written_gradient=bool(training) and not return_probabilities,
-            in_blocks=not return_probabilities,
+            written_gradient=bool(training) and not whole,
+            in_blocks=not whole,
         )
+        if record is not None:
+            record[self.path] = probabilities[0]
         pooled = ops.reshape(ops.transpose(pooled, (0, 2, 1, 3)), (-1, length, self.features))
         results = [matrix_product(pooled, self.output_kernel) + self.output_bias]
         if return_probabilities:

@@ -7,6 +7,7 @@ from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
 from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._outline import Part, Residual
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
@@ -158,6 +159,12 @@ class TemporalBlock(keras.layers.Layer):
             ops.zeros((batch_size, self.past, width), self.compute_dtype)
             for width in (self.features, self.units)
         ]
+
+    def outline(self):
+        """The parts in order, with their residual connection, for diagrams."""
+        facts = (f"kernel size {self.kernel_size}",)
+        parts = [Part("Convolution", tuple(kernel), facts) for kernel in (self.first, self.second)]
+        return (Residual(tuple(parts), "" if self.residual is None else "1 × 1 convolution"),)
 
     def call(self, x, initial_state=None, return_state=False, training=None, dropout_seed=None):
         if dropout_seed is None and training and self.dropout:

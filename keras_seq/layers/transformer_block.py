@@ -5,6 +5,7 @@ import keras
 from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_choice, check_integer
+from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.self_attention import SelfAttention
@@ -95,6 +96,14 @@ class TransformerBlock(keras.layers.Layer):
             kind: `"exact"` or `None`; there is one kind.
         """
         return self.attention.get_initial_state(batch_size, kind=kind)
+
+    def outline(self):
+        """The parts in order, with their residual connections, for diagrams."""
+        pre = self.norm_order == "pre"
+        return (
+            *sublayer(self.norms[0], self.attention, pre),
+            *sublayer(self.norms[1], self.feed_forward, pre),
+        )
 
     def call(self, x, initial_state=None, return_state=False, training=None, dropout_seed=None):
         if dropout_seed is None and training and self.dropout:

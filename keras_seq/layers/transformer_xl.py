@@ -8,6 +8,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import check_exact
@@ -204,6 +205,18 @@ class TransformerXL(keras.layers.Layer):
             "hidden": ops.zeros(shape, self.compute_dtype),
             "valid": ops.zeros((batch_size, self._kept), self.compute_dtype),
         }
+
+    def outline(self):
+        """The parts in order, with their residual connections, for diagrams."""
+        attentions = zip(self.attention_norms, self.attentions, strict=True)
+        feed_forwards = zip(self.feed_forward_norms, self.feed_forwards, strict=True)
+        levels = zip(attentions, feed_forwards, strict=True)
+        return tuple(
+            part
+            for level in levels
+            for pair in level
+            for part in sublayer(*pair, self.normalize_first)
+        )
 
     def call(self, x, initial_state=None, return_state=False, training=None):
         batch, length = ops.shape(x)[0], ops.shape(x)[1]

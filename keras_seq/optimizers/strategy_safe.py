@@ -13,8 +13,9 @@ class StrategySafe:
     **Clipping.** Keras clips the gradients of each replica before it adds them up, and it clips the
     rows of a sparse (embedding) gradient before it merges rows of the same word. Here gradients are
     made dense and summed over the replicas first, on one device too. So the same model takes the
-    same steps on one device and on several, and with an embedding or with one-hot products. Without
-    `clipnorm`, `global_clipnorm` or `clipvalue`, nothing is made dense and nothing summed twice.
+    same steps on one device and on several, and with an embedding or with one-hot products. They
+    are summed once a step: Keras' own sum after clipping is left out. Without `clipnorm`,
+    `global_clipnorm` or `clipvalue`, nothing is made dense, and the sum is Keras' own.
 
     **L2.** `l2` adds `l2 * weight` to the gradient after clipping, so it passes through
     momentum and adaptive scaling. It is what `weight_decay` means in PyTorch's optimizers other
@@ -82,14 +83,18 @@ class StrategySafe:
     def _clip_gradients(self, grads):
         if not self._clips:
             return super()._clip_gradients(grads)
-        grads = sum_over_replicas([densify(grad) for grad in grads])
-        grads = super()._clip_gradients(grads)
-        replicas = replica_count()  # Keras adds the replicas' gradients up after this
-        return [grad / replicas for grad in grads] if replicas > 1 else grads
+        return super()._clip_gradients(sum_over_replicas([densify(grad) for grad in grads]))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """What Keras' update on TensorFlow begins with: the sums over the replicas."""
+        if self._clips:  # clipping, which comes before every update, has made them
+            return grads_and_vars
+        return super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if self.l2:
-            share = self.l2 / replica_count()
+            # Clipped gradients are sums already; others are added up after this.
+            share = self.l2 if self._clips else self.l2 / replica_count()
             grads = [
                 ops.add(densify(grad), share * ops.cast(variable, grad.dtype))
                 if self._use_weight_decay(variable)

@@ -1,8 +1,9 @@
 """Anderson acceleration."""
 
+import numpy as np
 from keras import ops
 
-from keras_seq._backend import own_zeros, write_rows
+from keras_seq._backend import carried, own_zeros, write_rows
 from keras_seq._export import export
 from keras_seq.solvers.solver import Solver
 
@@ -71,13 +72,15 @@ class Anderson(Solver):
         place = ops.one_hot(slot, slots, dtype=z.dtype)
         gram = gram * (1 - place) + both[:, :, :1] * place  # the column to the row just written
 
-        norms = ops.sqrt(ops.maximum(ops.diagonal(gram, axis1=1, axis2=2), 0))
+        eye = np.eye(slots)
+        # Picked out by a choice, for LiteRT has no operation that takes a diagonal.
+        norms = ops.sqrt(ops.maximum(ops.sum(ops.where(eye > 0, gram, 0), axis=2), 0))
         scale = ops.where(norms > 0, 1 / ops.where(norms > 0, norms, 1), 0)
-        scaled = gram * scale[:, :, None] * scale[:, None, :]
-        scaled = scaled + self.ridge * ops.eye(slots, dtype=z.dtype)
+        scaled = gram * ops.expand_dims(scale, 2) * ops.expand_dims(scale, 1)
+        scaled = scaled + ops.cast(self.ridge * eye, z.dtype)
         weights = scale * solve_small(scaled, both[:, :, 1] * scale)
-        change = ops.matmul(weights[:, None, :], directions)[:, 0]
-        state = (directions, differences, gram, z, g)
+        change = ops.matmul(ops.expand_dims(weights, 1), directions)[:, 0]
+        state = (directions, differences, gram, carried(z), carried(g))
         return z + self.mixing * g - change, state
 
     def get_config(self):
@@ -91,11 +94,13 @@ def solve_small(matrix, right):
         matrix: (b, m, m), m static.
         right: (b, m).
     """
-    rows = ops.concatenate([matrix, right[:, :, None]], axis=2)
+    rows = ops.concatenate([matrix, ops.expand_dims(right, 2)], axis=2)
     for index in range(matrix.shape[1]):
-        pivot = rows[:, index] / rows[:, index, index, None]
+        pivot = rows[:, index] / rows[:, index, index : index + 1]
         others = 1 - ops.one_hot(index, matrix.shape[1], dtype=matrix.dtype)
         factors = rows[:, :, index] * others
-        rows = rows * others[:, None] + pivot[:, None] * (1 - others)[:, None]
-        rows = rows - factors[:, :, None] * pivot[:, None]
+        others = ops.expand_dims(others, 1)
+        pivot = ops.expand_dims(pivot, 1)
+        rows = rows * others + pivot * (1 - others)
+        rows = rows - ops.expand_dims(factors, 2) * pivot
     return rows[:, :, -1]

@@ -115,8 +115,8 @@ class Broyden(Solver):
         dz, slots = state["dz"], state["v"].shape[1]
         slot = ops.mod(step - 1, slots)
         place = ops.one_hot(slot, slots, dtype=g.dtype)
-        vg = ops.matmul(state["v"], g[:, :, None])[:, :, 0]
-        udz = ops.matmul(state["u"], dz[:, :, None])[:, :, 0]
+        vg = ops.matmul(state["v"], ops.expand_dims(g, 2))[:, :, 0]
+        udz = ops.matmul(state["u"], ops.expand_dims(dz, 2))[:, :, 0]
         lost = ops.zeros_like(vg)  # what of -H Δg the pair that leaves was
         if "dots" in state:
             lost = state["dots"] * place

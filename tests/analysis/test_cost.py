@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seq import analysis, layers, models, zoo
+from keras_seq.analysis import diagram
 from keras_seq.analysis.architecture import Block
 from keras_seq.analysis.cost import receptive_field
 from keras_seq.analysis.graph_cost import count_flops
@@ -146,6 +147,7 @@ def test_every_model_is_counted_and_drawn(name):
     assert analysis.draw_architecture(analysis.architecture(name)).startswith(b"\x89PNG")
 
 
+NORM_AND_FEED = "LayerNormalization FeedForward"
 SMALL = [name for name in zoo.names() if name.endswith("_python_docs")]
 
 
@@ -179,6 +181,55 @@ def test_blocks_that_are_alike_are_one():
     titles = [part.title for part in block.parts if "Norm" not in part.title]
     assert titles == ["LocalRNN", "SelfAttention", "FeedForward"]  # as they are called
     assert block.ordered
+
+
+RESIDUALS = {
+    # Each connection: what it goes around, and what it passes on the way.
+    "transformer_python_docs": [("LayerNormalization SelfAttention", ""), (NORM_AND_FEED, "")],
+    "transformer_xl_python_docs": [
+        ("LayerNormalization RelativeAttention", ""),
+        (NORM_AND_FEED, ""),
+    ],
+    "rtransformer_python_docs": [
+        ("UnbiasedLayerNormalization LocalRNN", ""),
+        ("UnbiasedLayerNormalization SelfAttention", ""),
+        (f"Unbiased{NORM_AND_FEED}", ""),
+    ],
+    "deq_transformer_python_docs": [("RelativeAttention", ""), ("feed-forward", "")],
+    "tcn_python_docs": [("Convolution Convolution", "1 × 1 convolution")],
+    "trellisnet_python_docs": [],
+}
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_residual_connections(name):
+    block = analysis.architecture(name).blocks[1]
+    while block.parts and not block.residuals:
+        block = block.parts[0]
+    found = [
+        (" ".join(part.title for part in block.parts[first : last + 1]), through)
+        for first, last, through in block.residuals
+    ]
+    assert found == RESIDUALS[name]
+    assert block.ordered
+
+
+def test_normalisation_after_the_sum_is_outside_of_the_connection():
+    recipe = zoo.recipe("transformer_python_docs").replace(**{"model.norm_order": "post"})
+    (block,) = analysis.architecture(recipe).blocks[1].parts
+    titles = [part.title for part in block.parts]
+    assert titles == ["SelfAttention", "LayerNormalization", "FeedForward", "LayerNormalization"]
+    assert block.residuals == ((0, 0, ""), (2, 2, ""))
+
+
+def test_the_picture_draws_every_connection(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(diagram, "_skip", lambda plot, *places: drawn.append(places))
+    analysis.draw_architecture(analysis.architecture("tcn_python_docs"))
+    assert [places[-1] for places in drawn] == ["1 × 1 convolution", "", "1 × 1 convolution"]
+    for middle, side, top, bottom, _ in drawn:
+        assert middle < side
+        assert top < bottom
 
 
 def test_loops_and_the_picture():

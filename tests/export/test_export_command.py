@@ -8,6 +8,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from keras_seq.cli.app import app
+from keras_seq.export import litert
 
 SHIPPED = ("trellisnet_python_docs", "--weights", "python_docs")
 
@@ -55,15 +56,25 @@ def test_wrong_options_are_wrong_usage(tmp_path, options, message):
 
 
 @pytest.mark.slow
-def test_litert(tmp_path):
-    result = call(
-        "pru_python_docs", "--weights", "python_docs", "--to", tmp_path, "--format", "litert"
-    )
+def test_litert(tmp_path, monkeypatch):
+    """All of a model; a part of it; none."""
+    options = ("pru_python_docs", "--weights", "python_docs", "--to", tmp_path, "--format")
+    options = (*options, "litert")
+    result = call(*options)
     assert result.exit_code == 0, result.stderr
     path = Path(tmp_path / "pru_python_docs_litert" / "1")
     assert (path / "model.tflite").is_file()
-    assert f"{path}: written, with step, initial_state." in result.stdout
+    assert f"{path}: written, with log_probs, step, initial_state." in result.stdout
+    lacking = ["log_probs"]
+
+    def converted(folder, signatures, kind):
+        return b"", {name: "it does not run" for name in signatures if name in lacking}
+
+    monkeypatch.setattr(litert, "_converted", converted)
+    result = call(*options)
+    assert "written, with step, initial_state." in result.stdout
     assert "Left out: log_probs, since it does not run" in result.stdout
-    refused = call("deq_transformer_python_docs", "--to", tmp_path, "--format", "litert")
+    lacking.append("step")
+    refused = call(*options)
     assert refused.exit_code == 1
-    assert "LiteRT has no operation MatrixDiagPartV3" in refused.stderr
+    assert "cannot be a LiteRT file. log_probs: it does not run" in refused.stderr

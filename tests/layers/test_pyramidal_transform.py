@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from layer_checks import (
     check_config,
     check_gradients,
@@ -62,6 +63,31 @@ def test_equals_numpy(subsampling, levels, features, units):
     y = keras.ops.convert_to_numpy(layer(x))
     np.testing.assert_allclose(y, numpy_transform(layer, x), rtol=1e-10, atol=1e-12)
     check_gradients(layer, x, probes=1)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("subsampling", ["average", "max"])
+def test_single_precision_equals_double(subsampling, jit_compile):
+    """In float32 without XLA the features are halved in another way."""
+    x = np.random.default_rng(0).normal(size=(3, 7))
+    weights, found = None, []
+    for dtype in ("float64", "float32"):
+        layer = PyramidalTransform(7, levels=3, subsampling=subsampling, dtype=dtype)
+        layer.build((None, 7))
+        weights = weights or layer.get_weights()
+        layer.set_weights(weights)
+
+        @tf.function(jit_compile=jit_compile)
+        def values_and_gradient(x, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x)
+                loss = tf.reduce_sum(y * tf.cast(tf.range(7), y.dtype))
+            return y, tape.gradient(loss, x)
+
+        found.append(values_and_gradient(tf.constant(x, dtype)))
+    for double, single in zip(*found, strict=True):
+        np.testing.assert_allclose(single, double, rtol=1e-5, atol=1e-6)
 
 
 def test_splits_of_the_outputs():

@@ -155,6 +155,20 @@ def test_graph_and_xla_equal_eager(key, bank):
         assert got[5].shape == (2, 71)
 
 
+@pytest.mark.parametrize("key", ["anderson", "broyden", "broyden_small"])
+def test_calls_leave_nothing_behind(key):
+    """The memory is written in place: each call, and each part of it, must have its own."""
+    starts = [np.full((2, 4), value, "float32") for value in (0.0, 3.0, 0.0)]
+
+    def run(z):
+        return solve(lambda z: ops.cos(2 * z), z, SOLVERS[key], 12, 0.0).value
+
+    graph = tf.function(run, input_signature=[tf.TensorSpec((2, 4), "float32")])
+    first, _, again = [graph(tf.constant(z)).numpy() for z in starts]
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first, run(tf.constant(starts[0])), atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_low_precision_is_solved_in_float32(dtype):
     seen = []

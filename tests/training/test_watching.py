@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_settings import TINY_TEXT
 
-from keras_seq import layers, models, training
+from keras_seq import layers, models, training, zoo
 from keras_seq.training.outputs import TensorBoardLogs
 from keras_seq.training.watching import maps, watch
 from keras_seq.training.watching.labels import label
@@ -137,7 +138,7 @@ def test_a_stopped_run_has_not_ended(recipe, watched, tmp_path, monkeypatch):
     assert drawn == []
 
 
-def test_attention_weights():
+def test_attention_maps_of_a_model():
     core = layers.RTransformer(units=8, levels=2, window=2, heads=2, span=4)
     model = models.LanguageModel(12, 8, core)
     ids = np.arange(20).reshape(2, 10) % 12
@@ -147,17 +148,26 @@ def test_attention_weights():
     assert names[-1] == "saliency"
     assert all(name.startswith("attention/") for name in names[:-1])
     assert all(data.startswith(b"\x89PNG") for data in pictures.values())
-    found = {}
-    with maps.attention_weights(found):
-        model(ids[:1])
-    (first, _) = found.values()
-    assert first.shape == (1, 2, 10, 10)
-    np.testing.assert_allclose(np.sum(first, axis=-1), 1, atol=1e-5)
-    assert np.allclose(np.triu(first[0, 0], 1), 0)
-    assert not found.keys() & {None}
-    before = dict(found)
-    model(ids[:1])
-    assert all(found[name] is before[name] for name in found)  # nothing is kept outside
+
+
+RELATIVE = {
+    "transformer_xl_python_docs": {"model.levels": 2, "model.span": 8},
+    "deq_transformer_python_docs": {"model.max_steps": 2, "model.inference_max_steps": 2},
+}
+
+
+@pytest.mark.parametrize(("name", "count"), [*zip(RELATIVE, (2, 1), strict=True)])
+def test_pictures_of_relative_attention(name, count, tiny_text, tmp_path):
+    small = {"model.units": 8, "model.heads": 2, "model.inner_units": 8, "model.memory_length": 7}
+    recipe = zoo.recipe(name).replace(**TINY_TEXT, **small, **RELATIVE[name])
+    run = training.train(recipe, tiny_text, tmp_path / "r", max_steps=1, verbose=0, watch=True)
+    logs = read(run.logs_folder / "model")
+    tags = [tag for tag in logs.Tags()["images"] if tag.startswith("attention/")]
+    assert len(tags) == count
+    for tag in (*tags, "saliency"):
+        (image,) = logs.Images(tag)
+        assert image.step == 1
+        assert image.encoded_image_string.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("vocabulary_size", [None, 5])

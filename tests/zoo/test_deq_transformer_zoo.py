@@ -33,13 +33,27 @@ def test_small_models_have_their_recipes_size(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [None, "small", "pre_norm_regularized"])
+@pytest.mark.parametrize("variant", [None, "small", "medium", "pre_norm_regularized"])
 def test_wikitext_models_have_the_released_size(variant, golden):
     recipe = zoo.recipe("deq_transformer_wt103", variant)
     assert parameters(zoo.deq_transformer_wt103(variant)) == recipe.parameters
     counts = json.loads((golden / "parameter_counts.json").read_text())
-    if variant != "small":
+    if variant not in ("small", "medium"):
         assert recipe.parameters == counts["deq_transformer_wt103"]["parameters"]
+
+
+def test_wikitext_figures():
+    """Those of Table 3, and the repository's for its regularised models."""
+    figures = {
+        None: (23.2, "Table 3"),
+        "small": (32.4, "Table 3"),
+        "medium": (24.2, "Table 3"),
+        "regularized": (23.8, "repository"),
+        "pre_norm_regularized": (None, "release"),
+    }
+    for variant, (value, source) in figures.items():
+        reported = zoo.recipe("deq_transformer_wt103", variant).reported
+        assert reported.value == value and source in reported.source
 
 
 @pytest.mark.slow

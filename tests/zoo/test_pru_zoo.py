@@ -101,6 +101,10 @@ def test_reported_figures():
     for (name, variant), value in figures.items():
         reported = zoo.recipe(name, variant).reported
         assert reported.value == value and "PRU paper, Table 1" in reported.source
+    for data, plain, tuned in (("ptb_word", 58.8, 57.3), ("wikitext2", 66.0, 65.8)):
+        name = f"awd_lstm_{data}"
+        assert zoo.recipe(name).reported.value == plain
+        assert zoo.recipe(name, "fine_tuning").reported.value == tuned
     dynamic = zoo.recipe("awd_pru_ptb_word", "dynamic_evaluation").reported
     assert dynamic.value == 55.23 and "evaluate --dynamic" in dynamic.source
 

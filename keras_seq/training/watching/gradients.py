@@ -1,13 +1,10 @@
-"""Gradients of predictions with respect to inputs, and the weights of attention layers."""
+"""Gradients of predictions with respect to inputs."""
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_seq.layers import SelfAttention
 from keras_seq.models import LanguageModel
 
 _ROWS = 32  # copies of a passage that are differentiated at once
@@ -77,27 +74,3 @@ def _after_embedding(model: Any, vectors: Any) -> Any:
     result = model.core(vectors, initial_state=None, return_state=False, training=False)
     hidden = result[0] if isinstance(result, tuple | list) else result
     return model.predict_from(hidden)
-
-
-@contextlib.contextmanager
-def attention_weights(found: dict[str, Any]) -> Iterator[None]:
-    """Within it, the weights (b, h, t, u) of the attention layers that are called are kept.
-
-    Args:
-        found: where to keep them, by the path of the layer.
-    """
-    original = SelfAttention.call
-
-    def call(self, x, *args, return_probabilities=False, **kwargs):
-        results = original(self, x, *args, return_probabilities=True, **kwargs)
-        found[self.path] = results[1]
-        if return_probabilities:
-            return results
-        others = (results[0], *results[2:])
-        return others[0] if len(others) == 1 else others
-
-    SelfAttention.call = call
-    try:
-        yield
-    finally:
-        SelfAttention.call = original

@@ -7,13 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_seq.layers import recorded_attention
 from keras_seq.models import LanguageModel
-from keras_seq.training.watching.gradients import (
-    attention_weights,
-    input_norms,
-    log_probs,
-    word_norms,
-)
+from keras_seq.training.watching.gradients import input_norms, log_probs, word_norms
 from keras_seq.training.watching.labels import label
 
 _TOKENS = 32  # of a passage, at most
@@ -32,18 +28,17 @@ def drawn_maps(model: Any, x: Any, vocabulary: Any = None) -> dict[str, bytes]:
         vocabulary: the vocabulary of the ids, or `None`.
     """
     first = tf.convert_to_tensor(x)[:1]
-    weights: dict[str, Any] = {}
     if isinstance(model, LanguageModel):
         size = int(math.sqrt(_LOGITS / model.vocabulary_size))
         ids = first[:, : max(8, min(_TOKENS, size))]
         tokens = _labels(ids, vocabulary)
-        with attention_weights(weights):
+        with recorded_attention() as weights:
             vectors = tf.convert_to_tensor(model.embedding(ids))
             words = tf.argmax(log_probs(model, vectors)[0], axis=-1, output_type=tf.int32)
         pictures = {"saliency": _square(word_norms(model, vectors, words), tokens)}
     else:
         tokens = None
-        with attention_weights(weights):
+        with recorded_attention() as weights:
             model(first, training=False)
         pictures = {"saliency": _line(np.asarray(first[0], np.float32), input_norms(model, first))}
     paths = list(weights)
@@ -51,8 +46,12 @@ def drawn_maps(model: Any, x: Any, vocabulary: Any = None) -> dict[str, bytes]:
         paths = [paths[round(i * (len(paths) - 1) / (_LAYERS - 1))] for i in range(_LAYERS)]
     for path in paths:
         name = path.partition("/")[2] or path
-        pictures[f"attention/{name}"] = _heads(weights[path].numpy()[0], tokens)
+        pictures[f"attention/{name}"] = _heads(_numbers(weights[path][0]), tokens)
     return pictures
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    return np.asarray(tf.cast(tensor, tf.float32))
 
 
 def _labels(ids: Any, vocabulary: Any) -> list[str] | None:
@@ -114,8 +113,9 @@ def _line(values: np.ndarray, norms: np.ndarray) -> bytes:
 
 
 def _heads(weights: np.ndarray, tokens: list[str] | None) -> bytes:
-    """A map a head: (h, t, u), each row by its maximum."""
-    weights = weights[:_HEADS, -_STEPS:, -_STEPS:]
+    """A map a head: (h, t, m + t), each row by its maximum; the m steps are left out."""
+    steps = min(_STEPS, weights.shape[1])
+    weights = weights[:_HEADS, -steps:, -steps:]
     weights = weights / np.maximum(weights.max(axis=-1, keepdims=True), 1e-30)
     columns = min(4, len(weights))
     rows = -(-len(weights) // columns)
