@@ -32,6 +32,7 @@ PICTURES = {
         (1.7, 5.5),
         reported={"R-Transformer": 2.37, "TCN": 3.07, "LSTM": 3.29},
     ),
+    "ptb_char_pair": Picture("bits", "bits per character", (1.7, 2.5)),
     "ptb_word_single": Picture("perplexity", "perplexity", (100, 450)),
 }
 
