@@ -326,6 +326,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_equal_one_device():
     """Weights after six steps through implicit gradients with carried state, and the metrics."""
     result = subprocess.run(
