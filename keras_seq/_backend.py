@@ -121,8 +121,8 @@ def own_zeros(shape, dtype):
 def write_rows(buffer, rows, slot):
     """Writes a row of every sample in place.
 
-    The buffer must stem from `own_zeros`, and what has read its old values must be computed before
-    the rows can be. TensorFlow's other operations of the kind copy the buffer.
+    The buffer must stem from `own_zeros`, and the rows must be `after` all that reads its old
+    values. TensorFlow's other operations of the kind copy the buffer.
 
     Args:
         buffer: (b, m, n).
@@ -141,6 +141,18 @@ def write_rows(buffer, rows, slot):
     flat = tf.reshape(buffer, (batch * slots, size))
     flat = tf.raw_ops.InplaceUpdate(x=flat, i=places, v=rows)
     return tf.reshape(flat, (batch, slots, size))
+
+
+def after(tensor, *others):
+    """The tensor itself, once the others have been computed.
+
+    Operations of a graph run in any order that the data allow. A zero made of the others would not
+    do: where shapes are known, TensorFlow's optimizer takes products with zero out.
+    """
+    if tf is None or tf.executing_eagerly():
+        return tensor
+    with tf.control_dependencies(others):
+        return tf.identity(tensor)
 
 
 def scan(step, start, steps):

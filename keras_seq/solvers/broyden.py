@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_seq._backend import own_zeros, traced_for_xla, write_rows
+from keras_seq._backend import after, own_zeros, traced_for_xla, write_rows
 from keras_seq._export import export
 from keras_seq.solvers.solver import Solver
 
@@ -122,8 +122,8 @@ class Broyden(Solver):
             lost = state["dots"] * place
             vg = vg * (1 - place)
         kept = udz * (1 - place) if "dots" in state else udz
-        # Once all readers of its buffer are done, v is written in place.
-        v = ops.matmul(after(kept, vg)[:, None, :], state["v"])[:, 0] - dz
+        v = ops.matmul(kept[:, None, :], state["v"])[:, 0] - dz
+        v = after(v, vg)  # then all readers of the buffer that it goes into are done
         # Δz - H Δg, where H g before the step was -Δz / scale, is g + cut Δz - Σ (vg + lost) u,
         # and H g is Σ vg u - g. Products with Δz follow from those with u and with g.
         squared = ops.sum(dz * dz, axis=1, keepdims=True)
@@ -140,7 +140,7 @@ class Broyden(Solver):
             u = u + (inverse * cut) * dz
         made = {"v": write_rows(state["v"], v, slot), "u": write_rows(state["u"], u, slot)}
         # f is evaluated when both are written, and what they were made of is free again.
-        second = after(second, made["v"][:, 0, :1], made["u"][:, 0, :1])
+        second = after(second, made["v"], made["u"])
         following = both[:, 1] + (1 + second) * g
         if "scale" in state:
             following = following + (second * cut) * dz
@@ -212,12 +212,3 @@ def _products(rows, first, second):
         return [ops.matmul(rows, part[:, :, None])[:, :, 0] for part in (first, second)]
     both = ops.einsum("bkn,bmn->bkm", ops.stack([first, second], axis=1), rows)
     return both[:, 0], both[:, 1]
-
-
-def after(tensor, *others):
-    """The small tensor itself, (b, ...), computed after the others, small ones too.
-
-    Operations of a graph run in any order that the data allow, so which of two comes first decides
-    what is in memory at a time.
-    """
-    return tensor + 0 * sum(ops.sum(other, axis=1, keepdims=True) for other in others)

@@ -155,7 +155,7 @@ def test_graph_and_xla_equal_eager(key, bank):
         assert got[5].shape == (2, 71)
 
 
-@pytest.mark.parametrize("key", ["anderson", "broyden", "broyden_small"])
+@pytest.mark.parametrize("key", ["anderson", "broyden", "broyden_small", "broyden_search"])
 def test_calls_leave_nothing_behind(key):
     """The memory is written in place: each call, and each part of it, must have its own."""
     starts = [np.full((2, 4), value, "float32") for value in (0.0, 3.0, 0.0)]
