@@ -150,24 +150,30 @@ def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
     if isinstance(layer, Part):
         return Block(layer.title, layer.facts, _size(layer.weights))
     if hasattr(layer, "outline"):
-        return _outlined(layer, order, shapes)
-    parts = [part for part in _parts(layer) if not _idle(part)]
-    called = all(id(part) in order for part in parts)
-    if called:
-        parts.sort(key=lambda part: order[id(part)])
+        blocks, residuals = _outlined(layer, order, shapes)
+        ordered = True
+    else:
+        parts = [part for part in _parts(layer) if not _idle(part)]
+        ordered = all(id(part) in order for part in parts)
+        if ordered:
+            parts.sort(key=lambda part: order[id(part)])
+        blocks, residuals = _merged([_block(part, order, shapes) for part in parts]), ()
     return Block(
         title=type(layer).__name__,
         facts=_facts(layer),
         parameters=_size(layer.trainable_weights),
         output=shapes.get(id(layer), ""),
         loop=_loop(layer),
-        parts=_merged([_block(part, order, shapes) for part in parts]),
-        ordered=called,
+        parts=blocks,
+        ordered=ordered,
+        residuals=residuals,
     )
 
 
-def _outlined(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
-    """A layer that tells its parts and residual connections itself."""
+def _outlined(
+    layer: Any, order: dict[int, int], shapes: dict[int, str]
+) -> tuple[tuple[Block, ...], tuple[tuple[int, int, str], ...]]:
+    """The parts and the residual connections of a layer that tells them itself."""
     parts: list[Any] = []
     residuals = []
     for item in layer.outline():
@@ -177,16 +183,7 @@ def _outlined(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Bloc
             residuals.append((start, len(parts) - 1, item.through))
         else:
             parts.append(item)
-    blocks, kept = _folded_rows([_block(part, order, shapes) for part in parts], residuals)
-    return Block(
-        title=type(layer).__name__,
-        facts=_facts(layer),
-        parameters=_size(layer.trainable_weights),
-        output=shapes.get(id(layer), ""),
-        loop=_loop(layer),
-        parts=blocks,
-        residuals=kept,
-    )
+    return _folded_rows([_block(part, order, shapes) for part in parts], residuals)
 
 
 def _size(weights: Sequence[Any]) -> int:
