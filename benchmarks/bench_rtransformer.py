@@ -1,10 +1,11 @@
 """R-Transformer: training steps on tunes and on pixels."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from harness import Work, alternate, benchmark, measure, train_step
+from harness import Work, alternate, benchmark, matrix_product, measure, train_step
 
 # The sizes of `rtransformer_nottingham` and of `rtransformer_seq_mnist`, without dropout.
 TUNE = {"width": 160, "blocks": 3, "local_layers": 1, "window": 6}
@@ -44,9 +45,24 @@ def tune_step(batch: int, jit_compile: bool = False) -> Callable[[], Any]:
     model = keras_seq.zoo.rtransformer_nottingham(dropout=0.0)
     optimizer = keras_seq.optimizers.Adam(1e-3, global_clipnorm=1.0)
     model.compile(optimizer, jit_compile=jit_compile)
+    return train_step(model, (_frames(batch),) * 2, jit_compile)
+
+
+def released_step(jit_compile: bool = False) -> Callable[[], Any]:
+    """The step of the released protocol: one tune, dropout 0.1, plain SGD."""
+    import keras
+
+    import keras_seq
+
+    keras.utils.set_random_seed(0)
+    model = keras_seq.zoo.rtransformer_nottingham(variant="released")
+    model.compile(keras_seq.optimizers.SGD(5e-5), jit_compile=jit_compile)
+    return train_step(model, (_frames(1),) * 2, jit_compile)
+
+
+def _frames(batch: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    frames = (rng.random((batch, FRAMES, NOTES)) < 0.05).astype("float32")
-    return train_step(model, (frames, frames), jit_compile)
+    return (rng.random((batch, FRAMES, NOTES)) < 0.05).astype("float32")
 
 
 def pixel_step(jit_compile: bool) -> Callable[[], Any]:
@@ -87,6 +103,42 @@ def rt_tune_batch():
         "frames_a_second": TUNES * FRAMES / many.median,
         "times_the_frames_of_one": float(np.median(ratios)),
     }
+
+
+@benchmark("rt_against_original", "the released protocol's step, in turn with one in PyTorch")
+def rt_against_original() -> dict[str, Any]:
+    """Median seconds of each, and how many times as fast as PyTorch's the steps are.
+
+    Needs PyTorch. The matrix products of both frameworks take turns with the steps as well.
+    """
+    import tensorflow as tf
+
+    if importlib.util.find_spec("torch") is None:
+        raise ModuleNotFoundError("This benchmark needs PyTorch: pip install torch")
+    import torch
+    from torch_rtransformer import torch_step
+
+    threads = 2
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    torch.set_num_threads(threads)
+    sizes = {name: TUNE[name] for name in ("width", "blocks", "window")}
+    original = torch_step(_frames(1), heads=4, dropout=0.1, **sizes)
+    works = {
+        "original": Work(original, repeat=5),
+        "graph": Work(released_step(), repeat=5),
+        "xla": Work(released_step(jit_compile=True), repeat=5),
+        "product": matrix_product(),
+    }
+    for work in works.values():
+        for _ in range(3):
+            work.function()
+    alternate(25, *works.values())
+    figures: dict[str, Any] = {name: work.median for name, work in works.items()}
+    for name in ("graph", "xla"):
+        turns = zip(works["original"].seconds, works[name].seconds, strict=True)
+        figures[f"{name}_times_as_fast"] = float(np.median([a / b for a, b in turns]))
+    return figures
 
 
 @benchmark("rt_pixel_step", "rtransformer_seq_mnist's step, batch 8, as a graph")

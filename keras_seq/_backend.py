@@ -1,6 +1,7 @@
 """The calls that differ between Keras' backends; others than TensorFlow get a plain answer."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 
@@ -108,6 +109,27 @@ def halves(x):
     return split(x)
 
 
+def random_shorts(shape, seed):
+    """Integers from -32768 to 32767, all equally likely; `None` where the backend draws none.
+
+    Four of them are one random word of 64 bits, so that they cost a quarter of as many uniform
+    floats, and with XLA, which would draw floats anew for each that reads them, far less.
+
+    Args:
+        shape: the shape; entries may be scalar tensors.
+        seed: (2,) integers.
+    """
+    if tf is None or _PORTABLE.get():
+        return None
+    known = all(isinstance(size, int) for size in shape)
+    count = math.prod(shape) if known else tf.reduce_prod(tf.stack(shape))
+    words = tf.random.stateless_uniform(
+        ((count + 3) // 4,), tf.cast(seed, "int32"), minval=None, maxval=None, dtype="int64"
+    )
+    shorts = tf.reshape(tf.bitcast(words, tf.int16), (-1,))
+    return tf.reshape(shorts[:count], shape)
+
+
 def own_zeros(shape, dtype):
     """Zeros that no other tensor shares, to be written to by `write_rows`.
 
@@ -209,6 +231,20 @@ def needs_fixed_shapes() -> bool:
     Where that cannot be known, the answer is yes, which is correct and slower.
     """
     return tf is None or traced_for_xla(unknown=True)
+
+
+def runs_side_by_side() -> bool:
+    """Whether independent operations of the graph that is being made run at the same time.
+
+    So do those of a graph on CPUs, unless TensorFlow was told to start one after the other. Eager
+    operations follow one another too, and on a GPU two small operations take longer than one of
+    both.
+    """
+    if tf is None or tf.executing_eagerly() or _PORTABLE.get():
+        return False
+    if tf.config.list_physical_devices("GPU"):
+        return False
+    return traced_for_xla() or tf.config.threading.get_inter_op_parallelism_threads() != 1
 
 
 def traced_for_xla(unknown: bool = False) -> bool:

@@ -45,8 +45,14 @@ def draw_seed(generator: keras.random.SeedGenerator) -> DrawnSeed:
     return DrawnSeed(seed)
 
 
+_SHORTS = 2**16
+
+
 def bernoulli_mask(shape, rate: float, seed, dtype="float32"):
-    """An inverted dropout mask: 0 with probability `rate`, else `1 / (1 - rate)`.
+    """An inverted dropout mask: 0 with probability `rate`, else the inverse of the rest.
+
+    On TensorFlow the mask comes from 16 random bits a value: the probability is the multiple of
+    2^-16 next to `rate`, and the scale is the inverse of just that, so that the mean is one.
 
     Args:
         shape: the mask's shape; entries may be scalar tensors.
@@ -54,6 +60,18 @@ def bernoulli_mask(shape, rate: float, seed, dtype="float32"):
         seed: a seed from `draw_seed`, or an integer.
         dtype: the mask's type.
     """
-    keep = 1.0 - rate
-    uniform = keras.random.uniform(shape, seed=seed, dtype="float32")
-    return ops.cast(uniform < keep, dtype) * ops.cast(1.0 / keep, dtype)
+    shape = tuple(shape)
+    shorts = _backend.random_shorts(shape, _pair(seed))
+    if shorts is None:
+        keep = 1.0 - rate
+        kept = keras.random.uniform(shape, seed=seed, dtype="float32") < keep
+    else:
+        count = max(1, round((1.0 - rate) * _SHORTS))  # of the values of a short
+        keep = count / _SHORTS
+        kept = shorts < count - _SHORTS // 2 if count < _SHORTS else ops.ones_like(shorts, "bool")
+    return ops.cast(kept, dtype) * ops.cast(1.0 / keep, dtype)
+
+
+def _pair(seed):
+    """A seed as two integers, of which an integer is the first."""
+    return ops.convert_to_tensor([seed, 0], "int32") if isinstance(seed, int) else seed.next()

@@ -1,11 +1,12 @@
 """The position-wise feed-forward network of a transformer."""
 
 import keras
+from keras import ops
 
 from keras_seq._export import export
-from keras_seq._random import draw_seed
+from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
+from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
-from keras_seq.layers._seeded_dropout import seeded_dropout
 from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
 
@@ -90,8 +91,23 @@ class FeedForward(keras.layers.Layer):
     def call(self, x, training=None, dropout_seed=None):
         if dropout_seed is None and training and self.dropout:
             dropout_seed = draw_seed(self.seed_generator).value
+        mask = None
+        if dropout_seed is not None and self.dropout:
+            shape = (*ops.shape(x)[:-1], self.inner_kernel.shape[-1])
+            mask = bernoulli_mask(shape, self.dropout, DrawnSeed(dropout_seed), x.dtype)
+        parts = lanes(*ops.shape(x)) if training and len(x.shape) == 3 else []
+        if len(parts) < 2:
+            return self._run(x, mask)
+        outputs = [
+            self._run(x[:, first:end], None if mask is None else mask[:, first:end])
+            for first, end in parts
+        ]
+        return ops.concatenate(outputs, axis=1)
+
+    def _run(self, x, mask):
         inner = self.activation(matrix_product(x, self.inner_kernel) + self.inner_bias)
-        inner = seeded_dropout(inner, self.dropout, dropout_seed)
+        if mask is not None:
+            inner = inner * mask
         return matrix_product(inner, self.output_kernel) + self.output_bias
 
     def compute_output_shape(self, input_shape):

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
+from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
 from keras_seq.layers._windowed_recurrence import windowed_recurrence
@@ -151,12 +152,28 @@ class LocalRNN(keras.layers.Layer):
             ops.convert_to_tensor(weight)
             for weight in (self.kernel, self.recurrent_kernel, self.bias, self.recurrent_bias)
         )
-        projected = matrix_product(padded, kernel)
-        projected = projected + projection_bias(self.cell, bias, recurrent_bias)
         inner_bias = recurrent_bias[2 * self.units :] if self.cell == "gru" else None
-        return windowed_recurrence(
-            self.cell, projected, recurrent_kernel, inner_bias, self.window, length, bool(training)
-        )
+        added = projection_bias(self.cell, bias, recurrent_bias)
+
+        def run(seen, length):
+            projected = matrix_product(seen, kernel) + added
+            return windowed_recurrence(
+                self.cell,
+                projected,
+                recurrent_kernel,
+                inner_bias,
+                self.window,
+                length,
+                bool(training),
+            )
+
+        batch = ops.shape(padded)[0]
+        parts = lanes(batch, length, self.units) if training else []
+        if len(parts) < 2:
+            return run(padded, length)
+        past = self.window - 1
+        outputs = [run(padded[:, first : end + past], end - first) for first, end in parts]
+        return ops.concatenate(outputs, axis=1)
 
     def _run_cell(self, padded, length, training):
         """The same with a cell object, which sees every position as a row of its batch."""

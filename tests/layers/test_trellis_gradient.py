@@ -94,7 +94,14 @@ def test_equals_automatic_differentiation(options, kind, folded):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["three_taps", "past_longer_than_input", "rematerialized"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "past_longer_than_input",
+        pytest.param("three_taps", marks=pytest.mark.slow),
+        pytest.param("rematerialized", marks=pytest.mark.slow),
+    ],
+)
 def test_sizes_need_not_be_known(name, folded):
     layer = make(**SHAPES[name])
     x, state = np.random.default_rng(0).normal(size=(2, 3, 3)), random_state(layer, "exact", 2)

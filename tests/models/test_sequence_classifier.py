@@ -85,7 +85,7 @@ def test_classifier_learns(jit_compile):
     y = (x[:, 3, 0] > 0).astype("int32")
     model = classifier({"hidden_dropout": 0.05}, input_dropout=0.05, output_dropout=0.05)
     model.compile(keras.optimizers.Adam(0.03), jit_compile=jit_compile)
-    model.fit(x, y, batch_size=16, epochs=15, verbose=0)
+    model.fit(x, y, batch_size=16, epochs=30, verbose=0)
     result = model.evaluate(x, y, verbose=0, return_dict=True)
     assert result["accuracy"] > 0.8
     np.testing.assert_allclose(result["loss"], result["nll"], rtol=1e-5)

@@ -66,6 +66,10 @@ print(json.dumps(results))
 """
 
 
+# The default run has two devices in tests/training/test_devices.py and tests/test_optimizers.py.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs():
     result = subprocess.run(

@@ -69,7 +69,7 @@ KILLS = [
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
-    """Run folders of the same recipes, with and without kills."""
+    """Run folders of one recipe, with and without kills."""
     root = tmp_path_factory.mktemp("killed")
     letters = np.random.default_rng(0).integers(ord("a"), ord("m"), 4 * 8 * 6 + 8 + 70)
     text = letters.astype("uint8").tobytes()
@@ -78,6 +78,15 @@ def runs(tmp_path_factory) -> Path:
     plan = {
         "stateful": {"changes": STATEFUL, "kills": []},
         "stateful_killed": {"changes": STATEFUL, "kills": KILLS},
+    }
+    _carry_out(root, plan)
+    return root
+
+
+@pytest.fixture(scope="module")
+def more_runs(runs) -> Path:
+    """The same of two more recipes, the second of which begins with the weights of the first."""
+    plan = {
         "annealed": {"changes": ANNEALED, "kills": []},
         "annealed_killed": {"changes": ANNEALED, "kills": [["step", 9]]},
         "fine_tuned": {"changes": FINE_TUNED, "start": "stateful", "kills": []},
@@ -87,6 +96,11 @@ def runs(tmp_path_factory) -> Path:
             "kills": [["write", "recipe.json", 1], ["write", "checkpoint.npz", 1], ["step", 5]],
         },
     }
+    _carry_out(runs, plan)
+    return runs
+
+
+def _carry_out(root: Path, plan: dict) -> None:
     program = Path(__file__).with_name("killed_runs.py")
     environment = {
         **os.environ,
@@ -104,11 +118,18 @@ def runs(tmp_path_factory) -> Path:
     )
     if result.returncode:
         pytest.fail(f"{result.stdout}\n{result.stderr[-3000:]}")
-    return root
 
 
-@pytest.mark.parametrize("name", ["stateful", "annealed", "fine_tuned"])
-def test_same_final_state_as_without_kills(runs, name):
+EVERY = [
+    pytest.param("stateful", "runs"),
+    pytest.param("annealed", "more_runs", marks=pytest.mark.slow),
+    pytest.param("fine_tuned", "more_runs", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("name", "fixture"), EVERY)
+def test_same_final_state_as_without_kills(name, fixture, request):
+    runs = request.getfixturevalue(fixture)
     whole = np.load(runs / name / "backup" / "checkpoint.npz")
     killed = np.load(runs / f"{name}_killed" / "backup" / "checkpoint.npz")
     assert whole.files == killed.files
@@ -117,8 +138,9 @@ def test_same_final_state_as_without_kills(runs, name):
             np.testing.assert_array_equal(killed[key], whole[key], err_msg=key)
 
 
-@pytest.mark.parametrize("name", ["stateful", "annealed", "fine_tuned"])
-def test_same_rows_and_status(runs, name):
+@pytest.mark.parametrize(("name", "fixture"), EVERY)
+def test_same_rows_and_status(name, fixture, request):
+    runs = request.getfixturevalue(fixture)
     rows = []
     for folder in (name, f"{name}_killed"):
         with (runs / folder / "metrics.csv").open(newline="") as file:
