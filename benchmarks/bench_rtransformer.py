@@ -1,8 +1,10 @@
 """R-Transformer: training steps on tunes and on pixels."""
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from harness import Work, alternate, benchmark, matrix_product, measure, train_step
@@ -103,6 +105,45 @@ def rt_tune_batch():
         "frames_a_second": TUNES * FRAMES / many.median,
         "times_the_frames_of_one": float(np.median(ratios)),
     }
+
+
+def _shares(make: Callable[[bool], Callable[[], Any]], without: dict[str, Any]) -> dict[str, Any]:
+    """Median of the time of a step over that of one without what it has, as a graph and by XLA.
+
+    Args:
+        make: makes a step, from whether XLA compiles it.
+        without: what takes the place of functions while the other step is traced, by their names.
+    """
+    figures = {}
+    for name, jit_compile in (("graph", False), ("xla", True)):
+        work, other = (Work(make(jit_compile), repeat=3) for _ in range(2))
+        work.function()
+        with contextlib.ExitStack() as stack:
+            for target, substitute in without.items():
+                stack.enter_context(mock.patch(target, substitute))
+            other.function()
+        alternate(30, work, other)
+        ratios = [a / b for a, b in zip(work.seconds, other.seconds, strict=True)]
+        figures[f"{name}_share"] = float(np.median(ratios))
+        figures[f"{name}_seconds"] = work.median
+    return figures
+
+
+@benchmark("rt_tune_halves", "one tune with layers cut in two along time, in turn with whole ones")
+def rt_tune_halves() -> dict[str, Any]:
+    def whole(batch, length, width):
+        return [(0, length)]
+
+    places = ("keras_seq.layers.local_rnn.lanes", "keras_seq.layers.feed_forward.lanes")
+    return _shares(lambda jit_compile: tune_step(1, jit_compile), dict.fromkeys(places, whole))
+
+
+@benchmark("rt_masks", "the released protocol's step, in turn with masks from uniform floats")
+def rt_masks() -> dict[str, Any]:
+    def floats(shape, seed):
+        return None
+
+    return _shares(released_step, {"keras_seq._backend.random_shorts": floats})
 
 
 @benchmark("rt_against_original", "the released protocol's step, in turn with one in PyTorch")
