@@ -112,8 +112,8 @@ def halves(x):
 def random_shorts(shape, seed):
     """Integers from -32768 to 32767, all equally likely; `None` where the backend draws none.
 
-    Four of them are one random word of 64 bits, so that they cost a quarter of as many uniform
-    floats, and with XLA, which would draw floats anew for each that reads them, far less.
+    Four of them are one random word of 64 bits, so that they cost far less than as many uniform
+    floats, above all with XLA.
 
     Args:
         shape: the shape; entries may be scalar tensors.

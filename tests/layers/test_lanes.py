@@ -87,3 +87,21 @@ def test_parts_give_what_the_whole_gives(make, shape, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_length_of_one_that_was_not_known():
+    """One half is empty then."""
+    layer = keras_seq.layers.RTransformer(64, 1, 4, heads=2, dropout=0.2, seed=1)
+    layer.build((None, None, 64))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 64])])
+    def run(x):
+        with tf.GradientTape() as tape:
+            outputs = layer(x, training=True, masks={})
+            loss = tf.reduce_sum(outputs**2)
+        return outputs, tape.gradient(loss, layer.trainable_variables)
+
+    x = tf.constant(np.random.default_rng(0).standard_normal((2, 1, 64)).astype("float32"))
+    outputs, gradients = run(x)
+    np.testing.assert_allclose(outputs, layer(x), rtol=1e-5, atol=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
