@@ -1,7 +1,6 @@
 """R-Transformer: training steps on tunes and on pixels."""
 
 import contextlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -150,12 +149,9 @@ def rt_masks() -> dict[str, Any]:
 def rt_against_original() -> dict[str, Any]:
     """Median seconds of each, and how many times as fast as PyTorch's the steps are.
 
-    Needs PyTorch. The matrix products of both frameworks take turns with the steps as well.
+    Needs PyTorch. TensorFlow's matrix product takes turns with the steps as well.
     """
     import tensorflow as tf
-
-    if importlib.util.find_spec("torch") is None:
-        raise ModuleNotFoundError("This benchmark needs PyTorch: pip install torch")
     import torch
     from torch_rtransformer import torch_step
 

@@ -4,8 +4,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 SLOW_OR_OPTIONAL = (
     "IPython",
     "keras_tuner",
@@ -50,18 +48,17 @@ def test_what_the_import_loads(tmp_path):
 
 
 def test_import_time(tmp_path):
-    """CPU time beyond that of Keras; the smallest ratio counts. More runs only while in doubt."""
+    """CPU time of Keras, then of the rest; the smallest of each counts. More while in doubt."""
     code = (
         "import time, keras; before = time.process_time();"
-        "import keras_seq; print(before, time.process_time())"
+        "import keras_seq; print(before, time.process_time() - before)"
     )
-    ratios = []
-    for _ in range(6):
-        before, after = (float(part) for part in run(code, tmp_path).split())
-        ratios.append(after / before)
-        if ratios[-1] <= 1.10:
-            return
-    pytest.fail(f"import keras_seq costs 1.10 times import keras at most. Measured: {ratios}")
+    runs, ratio = [], float("inf")
+    while len(runs) < 6 and (len(runs) < 2 or ratio > 1.10):
+        runs.append([float(part) for part in run(code, tmp_path).split()])
+        of_keras, ours = (min(times) for times in zip(*runs, strict=True))
+        ratio = 1 + ours / of_keras
+    assert ratio <= 1.10, f"import keras_seq costs {ratio:.2f} times import keras: {runs}"
 
 
 def test_the_zoo_is_reached_from_the_package_alone(tmp_path):

@@ -20,6 +20,20 @@ def seed_of_place(seed, place: int):
     return seed + step
 
 
+def seeded_mask(shape, rate: float, seed, dtype):
+    """The mask of a place where values are dropped; `None` without dropout.
+
+    Args:
+        shape: the mask's shape; entries may be scalar tensors.
+        rate: the probability of a zero.
+        seed: a seed tensor of shape (2,), good for one draw; `None` for no dropout.
+        dtype: the mask's type.
+    """
+    if seed is None or not rate:
+        return None
+    return bernoulli_mask(shape, rate, DrawnSeed(seed), dtype)
+
+
 def seeded_dropout(x, rate: float, seed):
     """`x` with single values dropped and the others scaled by 1 / (1 - rate).
 
@@ -28,6 +42,5 @@ def seeded_dropout(x, rate: float, seed):
         rate: the probability of a zero.
         seed: a seed tensor of shape (2,), good for one draw; `None` for no dropout.
     """
-    if seed is None or not rate:
-        return x
-    return x * bernoulli_mask(ops.shape(x), rate, DrawnSeed(seed), x.dtype)
+    mask = seeded_mask(ops.shape(x), rate, seed, x.dtype)
+    return x if mask is None else x * mask

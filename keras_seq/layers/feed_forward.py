@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
+from keras_seq._random import draw_seed
 from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
+from keras_seq.layers._seeded_dropout import seeded_mask
 from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
 
@@ -91,10 +92,8 @@ class FeedForward(keras.layers.Layer):
     def call(self, x, training=None, dropout_seed=None):
         if dropout_seed is None and training and self.dropout:
             dropout_seed = draw_seed(self.seed_generator).value
-        mask = None
-        if dropout_seed is not None and self.dropout:
-            shape = (*ops.shape(x)[:-1], self.inner_kernel.shape[-1])
-            mask = bernoulli_mask(shape, self.dropout, DrawnSeed(dropout_seed), x.dtype)
+        shape = (*ops.shape(x)[:-1], self.inner_kernel.shape[-1])
+        mask = seeded_mask(shape, self.dropout, dropout_seed, x.dtype)
         parts = lanes(*ops.shape(x)) if training and len(x.shape) == 3 else []
         if len(parts) < 2:
             return self._run(x, mask)

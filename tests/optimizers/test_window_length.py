@@ -19,7 +19,7 @@ def language_model(optimizer, dtype="float32", **compiling):
     core = RecurrentStack([LSTM(6, dtype=dtype)], dtype=dtype)
     model = LanguageModel(7, 6, core, seed=1, dtype=dtype)
     model.build((None, None))
-    model.compile(optimizer, **{"jit_compile": False, **compiling})
+    model.compile(optimizer, **compiling)
     return model
 
 
