@@ -1,7 +1,8 @@
 """Gradients of equilibria, and measures of their Jacobians."""
 
+from keras_seq.gradients._backend import if_drawn as if_drawn
+from keras_seq.gradients.guard import GuardedCell as GuardedCell
 from keras_seq.gradients.guard import advance_state as advance_state
-from keras_seq.gradients.guard import guard_gradients as guard_gradients
 from keras_seq.gradients.implicit import attach_implicit_gradient as attach_implicit_gradient
 from keras_seq.gradients.implicit import find_equilibrium as find_equilibrium
 from keras_seq.gradients.jacobian import draw_vectors as draw_vectors
@@ -11,11 +12,12 @@ from keras_seq.gradients.phantom import phantom_steps as phantom_steps
 from keras_seq.gradients.phantom import unrolled_steps as unrolled_steps
 
 __all__ = [
+    "GuardedCell",
     "advance_state",
     "attach_implicit_gradient",
     "draw_vectors",
     "find_equilibrium",
-    "guard_gradients",
+    "if_drawn",
     "jacobian_loss",
     "phantom_steps",
     "spectral_radius",

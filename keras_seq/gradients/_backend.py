@@ -45,6 +45,34 @@ if keras.backend.backend() == "tensorflow":
 
         return identity(tensor)
 
+    def if_drawn(predicate, function, tensors) -> Any:
+        """`function()`, a float32 or float64 scalar of `tensors`, if the predicate holds, else 0.
+
+        The branch makes the gradient too. Made outside of it, a second derivative would take sizes
+        and permutations from the branch's results, and XLA needs them as constants.
+        """
+
+        @tf.custom_gradient
+        def scalar(*sources):
+            def taken():
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(tensors)
+                    value = function()
+                return value, *tape.gradient(value, tensors, unconnected_gradients="zero")
+
+            def left_out():
+                dtype = "float64" if "float64" in {t.dtype.name for t in tensors} else "float32"
+                return tf.zeros((), dtype), *map(tf.zeros_like, tensors)
+
+            value, *slopes = tf.cond(predicate, taken, left_out)
+
+            def gradient(upstream):
+                return [tf.cast(upstream, slope.dtype) * slope for slope in slopes]
+
+            return value, gradient
+
+        return scalar(*tensors)
+
     def finite_gradient(tensor) -> Any:
         """The tensor itself; entries of its gradient that are not finite become zero."""
 
@@ -96,6 +124,10 @@ else:
 
     def with_gradient(tensor, gradient) -> Any:
         """Refuses: other backends need other forms of a custom gradient."""
+        raise NotImplementedError(_NEEDS_TENSORFLOW)
+
+    def if_drawn(predicate, function, tensors) -> Any:
+        """Refuses, as `recorded` does."""
         raise NotImplementedError(_NEEDS_TENSORFLOW)
 
     def finite_gradient(tensor) -> Any:

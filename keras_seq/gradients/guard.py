@@ -5,7 +5,7 @@ import keras
 from keras_seq.gradients import _backend
 
 
-def guard_gradients(run, cell, context, guard: bool = True):
+class GuardedCell:
     """A cell as a function of z whose gradients to weights and context are finite.
 
     Entries that are not finite become zero. Numbers forward, and finite gradients, are not changed.
@@ -18,26 +18,32 @@ def guard_gradients(run, cell, context, guard: bool = True):
         cell: the layer whose weights are guarded.
         context: a nest of tensors.
         guard: `False` to let all gradients pass.
-
-    Returns:
-        A function of z.
     """
 
-    def protect(tensor):
-        floating = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
-        return _backend.finite_gradient(tensor) if floating else tensor
+    def __init__(self, run, cell, context, guard: bool = True):
+        self._run = run
+        self._weights = _backend.read_weights(cell.trainable_variables, guard)
+        self._context = keras.tree.map_structure(_guarded, context) if guard else context
 
-    weights = _backend.read_weights(cell.trainable_variables, guard)
-    if guard:
-        context = keras.tree.map_structure(protect, context)
+    def __call__(self, z):
+        if self._weights is None:
+            return self._run(z, self._context)
+        with keras.StatelessScope(self._weights):
+            return self._run(z, self._context)
 
-    def apply(z):
-        if weights is None:
-            return run(z, context)
-        with keras.StatelessScope(weights):
-            return run(z, context)
+    @property
+    def tensors(self) -> list:
+        """What gradients flow to besides z: values of the weights, and tensors of the context."""
+        values = [value for _, value in self._weights or ()]
+        return [*values, *filter(_floating, keras.tree.flatten(self._context))]
 
-    return apply
+
+def _floating(tensor):
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _guarded(tensor):
+    return _backend.finite_gradient(tensor) if _floating(tensor) else tensor
 
 
 def advance_state(run, cell, z, context):

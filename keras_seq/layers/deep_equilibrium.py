@@ -481,7 +481,7 @@ class DeepEquilibrium(keras.layers.Layer):
         if training and not prepared and z0 is not None:
             gradients.advance_state(run, cell, z0, context)
         # Under float16 the loss scale must see values that are not finite.
-        return gradients.guard_gradients(run, cell, context, self.compute_dtype != "float16")
+        return gradients.GuardedCell(run, cell, context, self.compute_dtype != "float16")
 
     def _equilibrium(self, f, z0, training, keep):
         """f(z*), what the solver says of it, and iterates on the way."""
@@ -518,8 +518,7 @@ class DeepEquilibrium(keras.layers.Layer):
         if self.jacobian_frequency == 1:
             return measured()
         draw = keras.random.uniform((), seed=draw_seed(self.seed_generator))
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        return ops.cond(draw < self.jacobian_frequency, measured, lambda: ops.zeros((), wide))
+        return gradients.if_drawn(draw < self.jacobian_frequency, measured, f.tensors)
 
     def compute_output_shape(self, input_shape):
         first = first_shape(input_shape)

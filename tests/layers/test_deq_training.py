@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from keras_seq import training
+from keras_seq import gradients, training
 from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 
 WIDE = keras.initializers.RandomNormal(stddev=0.3, seed=2)
@@ -34,6 +34,55 @@ def trellis(dtype=None, **options):
         5, 3, weight_normalization=True, kernel_initializer=WIDE, seed=1, dtype=dtype
     )
     return DeepEquilibrium(cell, name="deq", dtype=dtype, **options)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_jacobian_loss_of_some_steps(jit):
+    """Where drawn it has its value and gradients, else none; XLA must know the transpositions."""
+    vectors = [ops.convert_to_tensor(data())]
+
+    @tf.function(jit_compile=jit)
+    def run(drawn, kernel, z):
+        def f(z):
+            return ops.tanh(
+                ops.transpose(ops.matmul(kernel, ops.transpose(z, (0, 2, 1))), (0, 2, 1))
+            )
+
+        def measured():
+            return gradients.jacobian_loss(f, z, vectors)
+
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            some = 3.0 * gradients.if_drawn(drawn, measured, [kernel])
+        with tf.GradientTape() as other:
+            other.watch(kernel)
+            all_of_them = 3.0 * measured()
+        return some, tape.gradient(some, kernel), all_of_them, other.gradient(all_of_them, kernel)
+
+    kernel = tf.constant(data((3, 3)))
+    loss, slope, expected, expected_slope = run(tf.constant(True), kernel, vectors[0])
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-5, atol=1e-6)
+    assert float(np.abs(slope).max()) > 0.01
+    loss, slope, *_ = run(tf.constant(False), kernel, vectors[0])
+    assert float(loss) == 0 and not np.any(slope)
+
+
+def test_jacobian_loss_is_drawn_as_often_as_asked():
+    layer = trellis(jacobian_weight=1.0, jacobian_frequency=0.3)
+    layer.build((4, 6, 3))
+
+    @tf.function
+    def run(x):
+        with tf.GradientTape() as tape:
+            layer(x, training=True)
+            (loss,) = layer.losses
+        return loss, tape.gradient(loss, layer.cell.trainable_variables[0].value)
+
+    found = [run(tf.constant(data())) for _ in range(60)]
+    drawn = [float(loss) > 0 for loss, _ in found]
+    assert 6 <= sum(drawn) <= 32  # beyond 99.9% of all draws
+    assert drawn == [bool(np.any(slope)) for _, slope in found]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +346,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, keras_seq
-from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
+from keras_seq.layers import DeepEquilibrium, DEQTransformerCell, DEQTrellisCell
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
