@@ -23,9 +23,13 @@ class Picture(NamedTuple):
     title: str  # of the metric's axis
     limits: tuple[float, float] | None = None  # of that axis
     reported: dict[str, float] = {}  # the paper's figures by label
+    scale: str = "linear"  # of that axis
 
 
 PICTURES = {
+    "deq_jacobian": Picture(
+        "equilibrium_residual", "relative residual of the solves", (5e-3, 3.0), scale="log"
+    ),
     "nottingham": Picture(
         "nll_per_frame",
         "negative log-likelihood a frame (nats)",
@@ -44,16 +48,16 @@ def read(path: pathlib.Path, column: str) -> list[float]:
 
 
 def draw(picture: str) -> pathlib.Path:
-    metric, title, limits, reported = PICTURES[picture]
+    metric, title, limits, reported, scale = PICTURES[picture]
     figure, axes = pyplot.subplots(figsize=(7, 4.2))
     for index, path in enumerate(sorted((HERE / "runs").glob(f"{picture}-*.csv"))):
-        label, color = path.stem.partition("-")[2], f"C{index}"
+        label, color = path.stem.partition("-")[2].replace("_", " "), f"C{index}"
         epochs = range(1, len(read(path, metric)) + 1)
         axes.plot(epochs, read(path, f"val_{metric}"), color=color, label=f"{label}, validation")
         axes.plot(epochs, read(path, metric), color=color, linestyle="--", linewidth=0.9)
         if label in reported:
             axes.axhline(reported[label], color=color, linestyle=":", linewidth=1.2)
-    axes.set(xlabel="epoch", ylabel=title, ylim=limits)
+    axes.set(xlabel="epoch", ylabel=title, ylim=limits, yscale=scale)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.plot([], [], color="black", linestyle="--", linewidth=0.9, label="training")
     if reported:

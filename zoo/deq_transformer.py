@@ -418,6 +418,7 @@ def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
             "units": 96,
             "heads": 4,
             "inner_units": 384,
+            "normalize_first": True,
             "injection_deviation": 0.5,
             "memory_length": 64,
             "inference_memory_length": 128,
@@ -425,6 +426,8 @@ def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
             "max_steps": 12,
             "inference_max_steps": 24,
             "tolerance": 1e-2,
+            "jacobian_weight": 0.6,
+            "jacobian_frequency": 0.5,
             "carry_state": True,
         },
         data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
@@ -435,7 +438,8 @@ def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
         reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=159_075,
         notes="Settings of ours. Evaluation has a longer memory and more solver steps than "
-        "training.",
+        "training. Post-norm and without the weight of the Jacobian it reached the same loss, with "
+        "solves that end at a residual of 0.09.",
     )
 )
 @forwards_to(language_model)

@@ -48,28 +48,25 @@ if keras.backend.backend() == "tensorflow":
     def if_drawn(predicate, function, tensors) -> Any:
         """`function()`, a float32 or float64 scalar of `tensors`, if the predicate holds, else 0.
 
-        The branch makes the gradient too. Made outside of it, a second derivative would take sizes
-        and permutations from the branch's results, and XLA needs them as constants.
+        Its gradient is a branch that computes the function anew. As the gradient of a branch, a
+        second derivative would take sizes and permutations from that branch's results, and XLA
+        needs them as constants.
         """
 
         @tf.custom_gradient
-        def scalar(*sources):
-            def taken():
-                with tf.GradientTape(watch_accessed_variables=False) as tape:
-                    tape.watch(tensors)
-                    value = function()
-                return value, *tape.gradient(value, tensors, unconnected_gradients="zero")
-
-            def left_out():
-                dtype = "float64" if "float64" in {t.dtype.name for t in tensors} else "float32"
-                return tf.zeros((), dtype), *map(tf.zeros_like, tensors)
-
-            value, *slopes = tf.cond(predicate, taken, left_out)
-
+        def scalar(*_):
             def gradient(upstream):
-                return [tf.cast(upstream, slope.dtype) * slope for slope in slopes]
+                def taken():
+                    with tf.GradientTape(watch_accessed_variables=False) as tape:
+                        tape.watch(tensors)
+                        value = function()
+                    return tape.gradient(value, tensors, upstream, unconnected_gradients="zero")
 
-            return value, gradient
+                return tf.cond(predicate, taken, lambda: [tf.zeros_like(t) for t in tensors])
+
+            wide = any(tensor.dtype == tf.float64 for tensor in tensors)
+            nothing = tf.zeros((), "float64" if wide else "float32")
+            return tf.cond(predicate, function, lambda: nothing), gradient
 
         return scalar(*tensors)
 

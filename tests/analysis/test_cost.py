@@ -195,7 +195,7 @@ RESIDUALS = {
         ("UnbiasedLayerNormalization SelfAttention", ""),
         (f"Unbiased{NORM_AND_FEED}", ""),
     ],
-    "deq_transformer_python_docs": [("RelativeAttention", ""), ("feed-forward", "")],
+    "deq_transformer_python_docs": [("layer norm RelativeAttention", ""), ("feed-forward", "")],
     "tcn_python_docs": [("Convolution Convolution", "1 × 1 convolution")],
     "trellisnet_python_docs": [],
 }

@@ -18,7 +18,7 @@ from keras_seq.pipelines import Vocabulary
 
 EQUAL: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 # Solved so far that what is left is rounding; the equilibria differ from word to word.
-SOLVED = {"tolerance": 1e-6, "inference_max_steps": 100, "injection_deviation": 3.0}
+SOLVED = {"tolerance": 1e-7, "inference_max_steps": 100, "injection_deviation": 3.0}
 STRONG = {**SOLVED, "injection_deviation": 60.0}  # where fresh weights do not contract otherwise
 SOLVED_TRELLIS = {"tolerance": 1e-6, "stop": "relative", "inference_max_steps": 100}
 WORDS = {"vocabulary_size": 11}

@@ -36,29 +36,27 @@ def trellis(dtype=None, **options):
     return DeepEquilibrium(cell, name="deq", dtype=dtype, **options)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_jacobian_loss_of_some_steps(jit):
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_jacobian_loss_of_some_steps(mode):
     """Where drawn it has its value and gradients, else none; XLA must know the transpositions."""
     vectors = [ops.convert_to_tensor(data())]
 
-    @tf.function(jit_compile=jit)
     def run(drawn, kernel, z):
         def f(z):
-            return ops.tanh(
-                ops.transpose(ops.matmul(kernel, ops.transpose(z, (0, 2, 1))), (0, 2, 1))
-            )
+            steps_last = ops.transpose(z, (0, 2, 1))
+            return ops.tanh(ops.transpose(ops.matmul(kernel, steps_last), (0, 2, 1)))
 
         def measured():
             return gradients.jacobian_loss(f, z, vectors)
 
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(kernel)
             some = 3.0 * gradients.if_drawn(drawn, measured, [kernel])
-        with tf.GradientTape() as other:
-            other.watch(kernel)
-            all_of_them = 3.0 * measured()
-        return some, tape.gradient(some, kernel), all_of_them, other.gradient(all_of_them, kernel)
+            of_every = 3.0 * measured()
+        return some, tape.gradient(some, kernel), of_every, tape.gradient(of_every, kernel)
 
+    if mode != "eager":
+        run = tf.function(run, jit_compile=mode == "xla")
     kernel = tf.constant(data((3, 3)))
     loss, slope, expected, expected_slope = run(tf.constant(True), kernel, vectors[0])
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -66,6 +64,24 @@ def test_jacobian_loss_of_some_steps(jit):
     assert float(np.abs(slope).max()) > 0.01
     loss, slope, *_ = run(tf.constant(False), kernel, vectors[0])
     assert float(loss) == 0 and not np.any(slope)
+
+
+def test_jacobian_loss_of_some_steps_under_a_loss_scale():
+    """In float16 small gradients are there once the loss is scaled, and only then."""
+    vectors = [tf.ones((64, 32, 8), "float16")]
+    kernel, z = tf.constant(0.5, "float16"), tf.ones((64, 32, 8), "float16")
+    slopes = []
+    for scale in (1.0, 2.0**15):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            loss = gradients.if_drawn(
+                tf.constant(True),
+                lambda: gradients.jacobian_loss(lambda z: kernel * z, z, vectors),
+                [kernel],
+            )
+            loss = loss * scale * 2.0**-12
+        slopes.append(float(tape.gradient(loss, kernel)))
+    assert slopes[0] == 0 and slopes[1] == pytest.approx(2**3, rel=0.01)
 
 
 def test_jacobian_loss_is_drawn_as_often_as_asked():
