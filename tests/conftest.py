@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
+from keras_seq._backend import graphs_released
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -16,6 +18,13 @@ def pytest_collection_finish():
     """What is imported by now stays; the garbage collector need not look through it each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _graphs():
+    """The graphs of a file are gone when its tests are: thousands would slow down the others."""
+    with graphs_released():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from keras_seq._backend import graphs_released
 from keras_seq.pipelines import MissingDataError
 from keras_seq.training import files
 from keras_seq.tuning.chief import is_chief, is_parallel, serve
@@ -209,7 +210,7 @@ def make_tuner(trials: Trials, oracle: Any, folder: Path, report: Callable[[Any]
             former = values.get("tuner/trial_id")
             keras.backend.clear_session()  # graphs of former trials
             try:
-                with beating(own / ALIVE):
+                with beating(own / ALIVE), graphs_released():
                     if is_parallel():
                         wait_for(own / RUN)
                     log_start(own, trial.trial_id, values_of(trial.hyperparameters), trials)

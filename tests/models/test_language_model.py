@@ -229,6 +229,9 @@ def test_errors_name_the_argument():
         make(auxiliary_weight=0.1)
     with pytest.raises(ValueError, match="`head` must be"):
         make(head="tyed")
+    with pytest.raises(ValueError, match="embedding_dim=6, and a core whose output has width 8"):
+        LanguageModel(11, 6, TrellisNet(units=4, output_units=8, levels=2)).build()
+    LanguageModel(11, 6, TrellisNet(units=4, output_units=8, levels=2), head="softmax").build()
     with pytest.raises(ValueError, match="`history` must not be negative"):
         make(history=-1)
     with pytest.raises(ValueError, match="`batch_size` must be given"):

@@ -1,6 +1,7 @@
 """Searches: all tuners, trials that fail, resuming, tables and pictures, several processes."""
 
 import csv
+import gc
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from keras_seq import training, tuning, zoo
 from keras_seq.cli.app import app
@@ -113,6 +115,13 @@ def test_a_promoted_trial_goes_on(tiny_recipe, tiny_text, tmp_path):
     assert len(rates[0]) == 3
 
 
+def training_graphs() -> set[int]:
+    """The graphs of Keras' training steps that are alive."""
+    gc.collect()
+    graphs = (found for found in gc.get_objects() if isinstance(found, FuncGraph))
+    return {id(graph) for graph in graphs if "one_step_on_data" in graph.name}
+
+
 def test_failed_trials_and_the_best_recipe(tiny_recipe, tiny_text, tmp_path):
     """A model that is too large and one that diverges fail; the best one trains again."""
     space = {
@@ -121,10 +130,12 @@ def test_failed_trials_and_the_best_recipe(tiny_recipe, tiny_text, tmp_path):
     }
     options = {"space": space, "data_dir": tiny_text, "max_parameters": 5000, "verbose": 0}
     folder = tmp_path / "search"
+    before = training_graphs()
     results = tuning.search(
         tiny_recipe.replace(**{"optimizer.global_clipnorm": None, "optimizer.name": "SGD"}),
         trials=4, epochs=1, run_dir=folder, seed=0, **options,
     )  # fmt: skip
+    assert training_graphs() <= before
     reasons = {row["trial"]: row["reason"] for row in results.rows if row["status"] == "failed"}
     assert "are more than the 5,000 allowed" in reasons["0"]
     assert any("loss is" in reason or "not a finite" in reason for reason in reasons.values()), (
