@@ -244,7 +244,7 @@ def model_of(layer, shape=(5, 2)):
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_with_pretraining_and_jacobian_loss(jit, tmp_path):
     layer = make(
         pretrain_steps=3,

@@ -310,6 +310,7 @@ def test_pretraining_ends_at_its_step_and_survives_saving(jit, tmp_path):
     np.testing.assert_allclose(layer(x), layer.cell.outputs(f(f(z))), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pretraining_under_xla_needs_known_sizes():
     """It is refused with the remedy; evaluation and plain graphs take any size."""
     layer = trellis(pretrain_steps=2, pretrain_levels=2, max_steps=4)

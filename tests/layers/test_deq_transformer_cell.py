@@ -100,6 +100,7 @@ def test_masks_stay_the_same_within_a_call():
         assert np.abs(dropped - plain).max() > 1e-4, name
 
 
+@pytest.mark.slow
 def test_language_model_trains_with_the_memory_carried(tmp_path):
     """On a stream 0 0 1 1 2 2 ..., in windows of two: what follows is known from before them."""
     layer = core(

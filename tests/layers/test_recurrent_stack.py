@@ -69,6 +69,7 @@ def test_temporal_regulariser_acts_before_the_output_dropout():
     np.testing.assert_allclose(core.losses[0], want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_language_model_trains_and_carries_state():
     core = stack(dropout=0.2, output_dropout=0.2, variational=False, seed=1)
     check_config(core)

@@ -135,6 +135,7 @@ def test_clamped_distances_look_alike():
     assert np.abs(one[:, 3:] - other[:, 3:]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_language_model_trains_with_the_memory_carried(tmp_path):
     keras.utils.set_random_seed(0)
     core = TransformerXL(**SIZES, memory_length=4, dropout=0.1, attention_dropout=0.1, seed=1)

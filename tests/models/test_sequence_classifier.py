@@ -79,7 +79,7 @@ def test_deep_supervision_adds_the_weighted_auxiliary_losses():
     np.testing.assert_allclose(loss.numpy(), nll(main.numpy()), rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_classifier_learns(jit_compile):
     x = pixels(64, 12)
     y = (x[:, 3, 0] > 0).astype("int32")

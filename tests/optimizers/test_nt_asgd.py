@@ -163,6 +163,7 @@ print(json.dumps([[w.tolist() for w in ws] for ws in weights]))
 """
 
 
+@pytest.mark.slow
 def test_under_a_strategy_of_two_replicas():
     data = json.dumps([X.tolist(), Y.tolist()])
     result = subprocess.run(

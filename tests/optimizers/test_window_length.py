@@ -31,7 +31,9 @@ def step(optimizer, length, **settings):
     return [b - a for a, b in zip(before, model.get_weights(), strict=True)]
 
 
-@pytest.mark.parametrize("how", ["eager", "graph", "xla", "clipped"])
+@pytest.mark.parametrize(
+    "how", ["eager", "graph", "clipped", pytest.param("xla", marks=pytest.mark.slow)]
+)
 def test_half_the_length_is_half_the_rate(how):
     compiling = {"run_eagerly": how == "eager", "jit_compile": how == "xla"}
     clip = {"global_clipnorm": 0.01, "l2": 0.01} if how == "clipped" else {}

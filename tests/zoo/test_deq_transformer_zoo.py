@@ -83,6 +83,7 @@ def test_shared_projections_are_counted_once():
     assert parameters(adaptive()) - parameters(adaptive(tie_projections=True)) == 8 * (4 + 2)
 
 
+@pytest.mark.slow
 def test_adaptive_model_trains_and_takes_weights_of_the_release():
     model = adaptive(seed=1)
     model.compile(keras.optimizers.Adam(1e-2))
