@@ -22,7 +22,7 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def _graphs():
-    """The graphs of a file are gone when its tests are: thousands would slow down the others."""
+    """The graphs of a file are gone when its tests are: those of all files take gigabytes."""
     with graphs_released():
         yield
 

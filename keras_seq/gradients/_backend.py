@@ -51,6 +51,11 @@ if keras.backend.backend() == "tensorflow":
         Its gradient is a branch that computes the function anew. As the gradient of a branch, a
         second derivative would take sizes and permutations from that branch's results, and XLA
         needs them as constants.
+
+        Args:
+            predicate: a boolean scalar, which may be known only when the graph runs.
+            function: called without arguments; it reads the tensors from around it.
+            tensors: what gradients flow to, such as `GuardedCell.tensors`.
         """
 
         @tf.custom_gradient

@@ -363,7 +363,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras, keras_seq
-from keras_seq.layers import DeepEquilibrium, DEQTransformerCell, DEQTrellisCell
+from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 rng = np.random.default_rng(0)
