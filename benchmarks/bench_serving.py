@@ -42,15 +42,13 @@ class Served:
     """A loaded export and calls of its signatures that return when the answer is there."""
 
     def __init__(self, model: str, weights_as: str | None = None):
-        import keras
         import tensorflow as tf
 
         from keras_seq import zoo
         from keras_seq.export import export_model
 
-        keras.utils.set_random_seed(0)
-        shipped = zoo.weights(model)
-        built = zoo.registry.find(model).build(weights=shipped[0].name if shipped else None)
+        (shipped,) = zoo.weights(model)
+        built = zoo.registry.find(model).build(weights=shipped.name)
         self.size = built.vocabulary_size
         with tempfile.TemporaryDirectory() as folder:
             path = export_model(
@@ -164,16 +162,15 @@ def late_steps():
 
 @benchmark("serving_small_weights", "size and test bits of exports with weights stored small")
 def small_weights():
-    """Of every model with shipped weights: {model: {type: [KiB of variables, bits]}}."""
-    from keras_seq import pipelines, zoo
+    """Of every model: {model: {type: [KiB of variables, bits]}}."""
+    from keras_seq import pipelines
 
     data = pipelines.load("python_docs_char", batch_size=8, eval_batch_size=8, length=256)
     batches = [[part.numpy() for part in batch] for batch in data.test.take(TEST_BATCHES)]
     found: dict[str, Any] = {"tokens": int(sum(weight.sum() for *_, weight in batches))}
     for name in MODELS:
         model = f"{name}_python_docs"
-        if zoo.weights(model):
-            found[model] = {str(kind): stored(model, kind, batches) for kind in KINDS}
+        found[model] = {str(kind): stored(model, kind, batches) for kind in KINDS}
     return found
 
 

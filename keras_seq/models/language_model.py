@@ -176,7 +176,8 @@ class LanguageModel(SequenceModel):
         output = self.core.compute_output_shape((None, None, self.embedding_dim))
         if isinstance(output, list):
             output = output[0]
-        if type(self.head) is TiedSoftmax and self.head.tied and output[-1] != self.embedding_dim:
+        tied = isinstance(self.head, TiedSoftmax) and self.head.tied
+        if tied and output[-1] != self.embedding_dim:
             raise ValueError(
                 "A tied head scores the core's output with the embedding's vectors, so both must "
                 f"be of one width. Received: embedding_dim={self.embedding_dim}, and a core whose "

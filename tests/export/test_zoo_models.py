@@ -130,19 +130,14 @@ def build(name: str):
 
 
 def shipped(name: str):
-    """A model of Python's documentation and its vocabulary; one without weights is a fresh one."""
-    keras.utils.set_random_seed(4)
-    found = zoo.weights(name)
+    """A model of Python's documentation with its trained weights, and its vocabulary."""
+    (found,) = zoo.weights(name)
     solved = {}
     if name.startswith("deq_"):
         solved = SOLVED if "transformer" in name else SOLVED_TRELLIS
-    if not found:
-        vocabulary = shipped("trellisnet_python_docs")[1]
-        return getattr(zoo, name)(vocabulary_size=vocabulary.size, **solved), vocabulary
-    file = found[0].vocabulary_file
-    assert file is not None
-    vocabulary = Vocabulary.load(file)
-    return getattr(zoo, name)(weights=found[0].name, **solved), vocabulary
+    assert found.vocabulary_file is not None
+    vocabulary = Vocabulary.load(found.vocabulary_file)
+    return getattr(zoo, name)(weights=found.name, **solved), vocabulary
 
 
 def inputs_of(model, length: int, rng) -> np.ndarray:
