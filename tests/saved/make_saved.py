@@ -157,7 +157,8 @@ def main(folder: Path) -> None:
         model.compile(Adam(1e-2, global_clipnorm=1.0))
         model.fit(x, y, batch_size=BATCH, epochs=2, verbose=0, shuffle=False)
         model.save(folder / f"{name}.keras")
-        np.savez_compressed(folder / f"{name}.npz", x=x, y=y, **answers(model, x, y))
+        arrays: dict[str, Any] = {"x": x, "y": y, **answers(model, x, y)}
+        np.savez_compressed(folder / f"{name}.npz", **arrays)
         print(name)
 
 
