@@ -34,7 +34,7 @@ def quiet_start():
 
 def run_file(path: Path, dtype: str | None = None) -> tuple[str, bool]:
     """The line of a file, and whether it passed."""
-    from keras_seq.convert.cases import run_case
+    from golden_cases.cases import run_case
 
     try:
         result = run_case(path, dtype)
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"No file {options.only}*.npz in {options.folder}.", file=sys.stderr)
         return 1
     with quiet_start():
-        import keras_seq.convert  # noqa: F401
+        import golden_cases  # noqa: F401
     failed = 0
     for path in paths:
         line, passed = run_file(path, options.dtype)

@@ -64,7 +64,9 @@ pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 @contextlib.contextmanager
 def registries_kept() -> Iterator[None]:
     """Takes back what a page registers: zoo entries, weight mappings, cases, Keras classes."""
-    from keras_seq.convert import cases, mappings
+    from golden_cases import cases
+
+    from keras_seq.convert import mappings
     from keras_seq.zoo import registry
 
     policy = keras.config.dtype_policy()

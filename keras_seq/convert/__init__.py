@@ -1,10 +1,5 @@
-"""Weights of the original PyTorch releases, and golden files made with them."""
+"""Weights of the original PyTorch releases: their names, their layouts, their files."""
 
-from keras_seq.convert.cases import Golden as Golden
-from keras_seq.convert.cases import Result as Result
-from keras_seq.convert.cases import case as case
-from keras_seq.convert.cases import compare as compare
-from keras_seq.convert.cases import differentiate as differentiate
 from keras_seq.convert.mappings import ANY_PREFIX as ANY_PREFIX
 from keras_seq.convert.mappings import CHANNEL_GAIN as CHANNEL_GAIN
 from keras_seq.convert.mappings import CONVOLUTION as CONVOLUTION

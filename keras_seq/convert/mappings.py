@@ -151,7 +151,7 @@ def slots(target: Any, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
 
 
 def discover() -> None:
-    """Imports every file of this package, so that all mappings and cases are registered.
+    """Imports every file of this package, so that all mappings are registered.
 
     The package does so when it is imported: a new family's file is listed nowhere.
     """

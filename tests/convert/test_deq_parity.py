@@ -1,8 +1,7 @@
 """The golden files of deep equilibrium models."""
 
 import pytest
-
-from keras_seq.convert.cases import run_case
+from golden_cases.cases import run_case
 
 FILES = (
     "deq_solvers",

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import parity
 import pytest
-
-from keras_seq.convert import case
-from keras_seq.convert.cases import _CASES, Golden, compare, find_case, run_case
+from golden_cases.cases import _CASES, Golden, case, compare, find_case, run_case
 
 OURS = ("adaptive_", "softmax_", "trellis_")
 

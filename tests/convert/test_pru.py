@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from convert import numpy_reference as reference
 from convert.test_fresh_sizes import Draw, passes
+from golden_cases.cases import run_case
 
 from keras_seq.convert import ReferenceWeightsError, bind, load_reference
-from keras_seq.convert.cases import run_case
 from keras_seq.layers import LSTM, PRU, PyramidalTransform
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from golden_cases.cases import Golden, compare, find_case, run_case
+from golden_cases.r_transformer import rt_mh_pooling
 
 from keras_seq.convert import ReferenceWeightsError, load_reference
-from keras_seq.convert.cases import Golden, compare, find_case, run_case
-from keras_seq.convert.r_transformer import rt_mh_pooling
 from keras_seq.layers import LocalRNN, RTransformer
 
 
@@ -29,8 +29,8 @@ def test_gradient_of_the_keys_bias_must_be_zero(golden, monkeypatch):
     """Where it is not, the file's rounding does not stand in for it."""
     file = Golden.load(golden / "rt_mh_pooling.npz")
     assert find_case(file.name).function is rt_mh_pooling
-    module = "keras_seq.convert.r_transformer.differentiate"
-    from keras_seq.convert.cases import differentiate
+    module = "golden_cases.r_transformer.differentiate"
+    from golden_cases.cases import differentiate
 
     def wrong(*arguments):
         values = differentiate(*arguments)

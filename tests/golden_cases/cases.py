@@ -67,6 +67,11 @@ class Golden:
         """The weights under their PyTorch names."""
         return self.section("param")
 
+    def float_inputs(self, dtype: str) -> dict[str, np.ndarray]:
+        """The float inputs by name, in a type to compute in."""
+        floats = {k: v for k, v in self.section("in").items() if v.dtype.kind == "f"}
+        return {name: array.astype(dtype) for name, array in floats.items()}
+
     def input(self, name: str) -> np.ndarray:
         """The array `in/name`."""
         return self.arrays[f"in/{name}"]
