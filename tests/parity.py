@@ -15,6 +15,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # float32 products of a GPU may be TF32
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # read with KERAS_BACKEND=jax alone
 
 
 @contextmanager

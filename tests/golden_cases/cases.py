@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
+from golden_cases.gradient import with_gradients
 from keras_seq.convert.reference import Binding
 
 FORWARD_BOUND = 1e-5
@@ -127,7 +128,7 @@ def find_case(name: str) -> Registration | None:
 
 def differentiate(
     golden: Golden,
-    forward: Callable[[dict[str, tf.Tensor]], Mapping[str, Any]],
+    forward: Callable[[dict[str, Any]], Mapping[str, Any]],
     bindings: Iterable[Binding],
     inputs: Mapping[str, Any],
     loss: Callable[[Mapping[str, Any]], Any] | None = None,
@@ -146,25 +147,21 @@ def differentiate(
         Values under the keys of the file.
     """
     bindings = list(bindings)
-    inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
-    variables = [binding.slot.variable.value for binding in bindings]
-    with tf.GradientTape() as tape:
-        for tensor in inputs.values():
-            tape.watch(tensor)
+
+    def run(inputs: dict[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         outputs = forward(inputs)
-        total = (loss or _test_loss(golden))(outputs)
-    gradients: Any = tape.gradient(total, [*variables, *inputs.values()])
-    values = {f"out/{name}": np.asarray(value) for name, value in outputs.items()}
-    values["loss"] = np.asarray(total)
-    for binding, gradient in zip(bindings, gradients, strict=False):
+        return (loss or _test_loss(golden))(outputs), outputs
+
+    variables = [binding.slot.variable for binding in bindings]
+    total, outputs, of_variables, of_inputs = with_gradients(run, variables, dict(inputs))
+    values = {f"out/{name}": ops.convert_to_numpy(value) for name, value in outputs.items()}
+    values["loss"] = ops.convert_to_numpy(total)
+    for binding, gradient in zip(bindings, of_variables, strict=True):
         if gradient is not None:
-            dense = np.asarray(tf.convert_to_tensor(gradient))
-            for name, part in binding.to_reference(dense).items():
+            for name, part in binding.to_reference(gradient).items():
                 # Weights of ours that are parts of one array, or share it, add up.
                 values[f"grad/{name}"] = values.get(f"grad/{name}", 0) + part
-    for (name, tensor), gradient in zip(inputs.items(), gradients[len(bindings) :], strict=True):
-        # What the outputs do not depend on, as h0 with a single tap, has the gradient zero.
-        values[f"grad_in/{name}"] = np.zeros(tensor.shape) if gradient is None else gradient.numpy()
+    values.update({f"grad_in/{name}": gradient for name, gradient in of_inputs.items()})
     return values
 
 
@@ -173,10 +170,10 @@ def _test_loss(golden: Golden) -> Callable[[Mapping[str, Any]], Any]:
 
     def loss(outputs: Mapping[str, Any]):
         terms = [
-            tf.reduce_sum(tf.cast(outputs[name], tf.float64) * tf.cast(weights, tf.float64))
+            ops.sum(ops.cast(outputs[name], "float64") * ops.cast(weights, "float64"))
             for name, weights in golden.section("coef").items()
         ]
-        return tf.add_n(terms)
+        return sum(terms)
 
     return loss
 
