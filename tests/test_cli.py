@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from keras_seq import training, zoo
 from keras_seq.cli.app import app
+from keras_seq.cli.parsing import as_text
 from keras_seq.training.building import build_model
 from keras_seq.training.weights_file import recipe_of
 
@@ -219,8 +220,25 @@ def test_weights_of_a_name(run, tmp_path):
         (("train", "trellisnet_ptb_word", "--set", "history=3"), "ambiguous"),
         (("train", "--set", "epochs=several"), "takes a number"),
         (("train", "--resume", "--set", "units=3"), "--resume"),
-        (("train", "--epochs", "0"), "greater than or equal to 1"),
+        (("train", "--epochs", "0"), "greater than or equal to 1. Received: 0."),
+        (("train", "--epochs", "many"), "Received: many."),
+        (("train", "--epochs"), "requires an argument"),
+        (("train", "trellisnet_adding", "trellisnet_adding"), "unexpected extra argument"),
         (("train", "--nonsense"), "No such option"),
+        (("train", ""), "it is empty"),
+        (("train", "--run-dir", ""), "'--run-dir': it is empty"),
+        (("train", "--data-dir="), "'--data-dir': it is empty"),
+        (("train", "--set", "units=3", "--set", ""), "'--set': it is empty"),
+        (("tune", ""), "it is empty"),
+        (("tune", "--tuner", "grid"), "Received: grid."),
+        (("describe", ""), "it is empty"),
+        (("generate", ""), "it is empty"),
+        (("generate", "--weights", ""), "it is empty"),
+        (("generate", "--prompt", "l\udce9ger"), "must be UTF-8. Received: the byte 0xe9"),
+        (("analyze", "trellisnet_python_docs", "--text", "\udcff"), "the byte 0xff at place 0"),
+        (("weights", "--force"), "--force needs a RUN"),
+        (("weights", "--to", "folder"), "--to needs a RUN"),
+        (("evaluate",), "Missing argument"),
         (("evaluate", "nowhere"), "neither a run folder"),
         (("evaluate", "trellisnet_python_docs", "--split", "train"), "--split"),
         (("evaluate", "nowhere", "--dynamic", "--cache"), "not both"),
@@ -230,13 +248,57 @@ def test_weights_of_a_name(run, tmp_path):
         (("convert", "x.pt", "trellisnet_python_docs", "--to", "y.txt"), "--to must end in"),
         (("generate", "trellisnet_adding"), "no language model"),
         (("paint",), "No such command"),
+        (("train", "--set", "optimizer.name=NonMonotoneTrigger"), "RAdam, RMSprop. Received"),
+        (("train", "--set", "optimizer.options.momentun=0.9"), "momentun"),
     ],
 )
 def test_wrong_usage(arguments, message):
     result = call(*arguments)
     assert result.exit_code == 2
-    assert message in " ".join(result.stderr.replace("│", "").split())
     assert result.stdout == ""
+    assert result.stderr.startswith("keras-seq: error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    in_json = call(*arguments, "--json")
+    assert in_json.exit_code == 2
+    said = json.loads(in_json.stdout)["error"]
+    assert in_json.stderr == f"keras-seq: error: {said}\n"
+
+
+def test_no_command_is_help():
+    result = call()
+    assert result.exit_code == 2
+    assert "Usage:" in result.stdout
+    assert "evaluate" in result.stdout
+    assert call("--json").exit_code == 2
+    assert "No such option" in json.loads(call("--json").stdout)["error"]
+
+
+def test_texts_that_may_be_empty(run):
+    result = call("generate", run[0], "--prompt", "", "--length", "3")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_prompt_in_any_locale():
+    """Bytes of UTF-8 that an ASCII locale hands over as surrogates; text is written as UTF-8."""
+    assert as_text("naïve") == "naïve"
+    assert as_text(os.fsdecode(b"l\xc3\xa9ger")) == "léger"
+    code = (
+        "import sys\n"
+        "from keras_seq.cli import app\n"
+        "app._print_any_text()\n"
+        "from keras_seq.cli.parsing import as_text\n"
+        "print(as_text(sys.argv[1]))\n"
+    )
+    environment = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, "léger".encode()],
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "léger\n".encode()), result.stderr
 
 
 def test_failures(run, tmp_path):

@@ -27,7 +27,7 @@ TRIALS = 20
 
 def search(
     recipe: Recipe | str | None = None,
-    tuner: str = "random",
+    tuner: str | None = None,
     trials: int | None = None,
     epochs: int | None = None,
     *,
@@ -60,8 +60,8 @@ def search(
 
     Args:
         recipe: a recipe or the name of one. May be left out when a search is resumed.
-        tuner: `"random"`; `"hyperband"`, which trains many trials for a few epochs and the best of
-            them for more; or `"bayesian"`.
+        tuner: `"random"`, the default; `"hyperband"`, which trains many trials for a few epochs and
+            the best of them for more; or `"bayesian"`.
         trials: trials at most; 20 if not given, and for Hyperband those of one whole pass.
         epochs: epochs of a trial (of the longest, for Hyperband) in place of the recipe's.
         objective: `"nll"`, `"perplexity"`, `"bits"`, `"accuracy"`, `"nll_per_frame"`, `"mse"` or
@@ -216,6 +216,11 @@ def _settings(folder: Path, given: dict[str, Any], resume: bool) -> dict[str, An
         )
     if known and resume:
         return _resumed(folder, given)
+    if (folder / "recipe.json").is_file():
+        raise FileExistsError(
+            f"{folder} holds a run, and a search has a folder of its own. Choose another `run_dir` "
+            "(--run-dir)."
+        )
     recipe = given["recipe"]
     if recipe is None:
         raise FileNotFoundError(f"There is no search to resume in {folder}. Give a recipe.")
@@ -227,6 +232,7 @@ def _settings(folder: Path, given: dict[str, Any], resume: bool) -> dict[str, An
     trials = given["trials"] or (None if given["tuner"] == "hyperband" else TRIALS)
     return {
         **given,
+        "tuner": given["tuner"] or "random",
         "recipe": recipe,
         "space": space_of(recipe) if given["space"] is None else given["space"],
         "objective": (given["objective"] or recipe.monitor).removeprefix("val_"),
@@ -242,8 +248,17 @@ def _resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{folder} holds a search over {recipe.name}, not over {given['recipe'].name}."
         )
-    if given["trials"] is not None:
-        settings["trials"] = given["trials"]
+    for name in ("trials", "data_dir"):
+        if given[name] is not None:
+            settings[name] = given[name]
+    objective = given["objective"] and given["objective"].removeprefix("val_")
+    space = given["space"] and to_json(given["space"])
+    for name, value in {**given, "objective": objective, "space": space}.items():
+        if name not in ("recipe", "trials", "data_dir") and value not in (None, saved.get(name)):
+            raise ValueError(
+                f"{folder} is resumed as it was begun, with {name}={saved.get(name)!r}. "
+                f"Received: {name}={value!r}. Leave it out, or begin another search."
+            )
     return settings
 
 

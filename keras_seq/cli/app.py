@@ -1,5 +1,7 @@
 """The program: commands, exit codes, and what goes to which stream."""
 
+import codecs
+import io
 import os
 import sys
 from typing import Annotated
@@ -17,12 +19,14 @@ from keras_seq.cli import (
     tune_command,
     weights_commands,
 )
+from keras_seq.cli.output import WRONG_USAGE
+from keras_seq.cli.parsing import Command, Program
 
 app = typer.Typer(
     name="keras-seq",
+    cls=Program,
     help="Sequence models of four papers for Keras 3 and TensorFlow.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,13 +39,17 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _program(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(WRONG_USAGE)
 
 
 for _module in (
@@ -55,6 +63,8 @@ for _module in (
     weights_commands,
 ):
     _module.add_to(app)
+for _command in app.registered_commands:
+    _command.cls = Command
 
 
 def main() -> None:
@@ -62,4 +72,15 @@ def main() -> None:
     # TensorFlow reads this when it is loaded; --debug shows all it has to say.
     level = "0" if "--debug" in sys.argv else "3"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
+    _print_any_text()
     app()
+
+
+def _print_any_text() -> None:
+    """A text or a file name that the locale's encoding does not have is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if codecs.lookup(stream.encoding).name == "ascii":
+                stream.reconfigure(encoding="utf-8")
+            if stream.errors == "strict":
+                stream.reconfigure(errors="backslashreplace")

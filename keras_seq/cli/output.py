@@ -23,8 +23,7 @@ class Output:
     """The streams of one command.
 
     With `json_wanted`, standard output belongs to one JSON document: whatever else is written
-        there, by
-    Python or by a library in C++, goes to standard error.
+    there, by Python or by a library in C++, goes to standard error.
 
     Args:
         json_wanted: whether `--json` was given.
@@ -71,9 +70,8 @@ class Output:
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Turns a function of an `Output` and options into a command.
 
-    Errors that a user can do something about become one line on standard error and the exit code: 2
-        for wrong
-    usage, 1 for everything else. `--debug` shows where they come from.
+    Errors that a user can do something about become one line on standard error and the exit code:
+    2 for wrong usage, 1 for everything else. `--debug` shows where they come from.
     """
 
     @functools.wraps(function)
@@ -87,21 +85,22 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             except typer.Exit as stop:
                 code = stop.exit_code
             except KeyboardInterrupt:
-                code = _failed(output, "interrupted.", FAILED, debug)
+                code = fail(output, "interrupted.", FAILED, debug)
             except BrokenPipeError:  # the reader has gone, as `head` does
                 code = FAILED
                 with contextlib.suppress(OSError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             except UsageError as error:
-                code = _failed(output, str(error), WRONG_USAGE, debug)
+                code = fail(output, str(error), WRONG_USAGE, debug)
             except Exception as error:
-                code = _failed(output, _one_line(error), FAILED, debug)
+                code = fail(output, _one_line(error), FAILED, debug)
         raise typer.Exit(code)
 
     return run
 
 
-def _failed(output: Output, message: str, code: int, debug: bool) -> int:
+def fail(output: Output, message: str, code: int, debug: bool) -> int:
+    """Says what went wrong, on standard error and in the JSON document; returns the code."""
     if debug:
         traceback.print_exc()
     print(f"keras-seq: error: {message}", file=sys.stderr, flush=True)
@@ -125,7 +124,8 @@ def _copy_of_stdout() -> TextIO | None:
     try:
         if sys.stdout.fileno() != 1:
             return None
-        kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        # A file name that is no UTF-8 becomes escapes, which JSON knows too.
+        kept = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
         sys.stderr.flush()
         os.dup2(2, 1)
     except (OSError, ValueError, AttributeError):  # captured streams have no descriptor

@@ -150,7 +150,10 @@ def _train(
     from keras_seq import training
 
     if options["strategy"] not in (None, *training.STRATEGIES):
-        raise UsageError(f"--strategy must be one of: {', '.join(training.STRATEGIES)}.")
+        raise UsageError(
+            f"--strategy must be one of: {', '.join(training.STRATEGIES)}. "
+            f"Received: {options['strategy']}."
+        )
     name = None if recipe is None else recipe.name
     run = training.train(
         name if resume else recipe,
@@ -185,7 +188,7 @@ def _chosen(model: str | None, variant: str | None, recipe_file: Path | None, re
             raise UsageError(f"{recipe_file}: {error}") from None
     if resume and model is None:
         return None
-    return find_recipe(model or DEFAULT_MODEL, variant)
+    return find_recipe(DEFAULT_MODEL if model is None else model, variant)
 
 
 def _next_commands(output: Output, run) -> None:

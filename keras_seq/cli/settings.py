@@ -27,13 +27,13 @@ def apply_settings(recipe, settings: Iterable[str]):
     """The recipe with `key=value` changes.
 
     A value is read as JSON, and as a string if it is none. A key is dotted, as `Recipe.replace`
-    takes it, or
-    the last part of such a key where only one ends with it: `units` for `model.units`.
+    takes it, or the last part of such a key where only one ends with it: `units` for `model.units`.
 
     Raises:
         UsageError: for an unknown or ambiguous key, or a value that does not fit.
     """
     known = known_keys(recipe)
+    changed = None  # the last setting of the optimizer
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
@@ -45,7 +45,21 @@ def apply_settings(recipe, settings: Iterable[str]):
             recipe = recipe.replace(**{full: value})
         except (ValueError, KeyError) as error:
             raise UsageError(f"--set {setting}: {error}") from None
+        if full.startswith("optimizer."):
+            changed = setting
+    if changed is not None:
+        _check_optimizer(recipe, changed)
     return recipe
+
+
+def _check_optimizer(recipe, setting: str) -> None:
+    """Makes the optimizer, which knows its own options, before any data are read."""
+    from keras_seq.training.building import build_optimizer
+
+    try:
+        build_optimizer(recipe.optimizer, length=recipe.data.length)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--set {setting}: {error}") from None
 
 
 def known_keys(recipe) -> dict[str, Any]:

@@ -30,7 +30,10 @@ def tune(
             metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."
         ),
     ] = None,
-    tuner: Annotated[str, typer.Option(help="`random`, `hyperband` or `bayesian`.")] = "random",
+    tuner: Annotated[
+        str | None,
+        typer.Option(help="`random`, `hyperband` or `bayesian`.  [default: random]"),
+    ] = None,
     trials: Annotated[
         int | None,
         typer.Option(min=1, help="Trials at most.  [default: 20; hyperband: one whole pass]"),
@@ -124,7 +127,7 @@ def _tune(
         raise UsageError("--resume goes on with the search as it was begun: leave the others out.")
     recipe = None
     if not (resume and model is None):
-        recipe = find_recipe(model or DEFAULT_MODEL, variant)
+        recipe = find_recipe(DEFAULT_MODEL if model is None else model, variant)
         recipe = apply_settings(recipe, settings)
     from keras_seq import tuning
 
@@ -163,8 +166,10 @@ def _tune(
 def _check_names(tuning, options: dict[str, Any]) -> None:
     from keras_seq.tuning.tuners import NAMES
 
-    if options["tuner"] not in NAMES:
-        raise UsageError(f"--tuner must be one of: {', '.join(NAMES)}.")
+    if options["tuner"] not in (None, *NAMES):
+        raise UsageError(
+            f"--tuner must be one of: {', '.join(NAMES)}. Received: {options['tuner']}."
+        )
     if options["objective"] is not None:
         try:
             tuning.objective(options["objective"])

@@ -53,8 +53,9 @@ def weights(
 
 def _weights(output: Output, run: Path | None, name: str | None, **options: Any) -> None:
     if run is None:
-        if name is not None:
-            raise UsageError("--name needs a RUN to pack.")
+        given = next((key for key, value in {"name": name, **options}.items() if value), None)
+        if given is not None:
+            raise UsageError(f"--{given.replace('_', '-')} needs a RUN to pack.")
         _list(output)
         return
     if name is None:

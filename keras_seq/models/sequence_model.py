@@ -208,6 +208,8 @@ class SequenceModel(keras.Model):
     def fit(
         self, x=None, y=None, *, batch_size=None, callbacks=None, validation_data=None, **kwargs
     ):
+        if y is None and not isinstance(x, keras.utils.PyDataset):
+            kwargs.setdefault("shuffle", False)  # a dataset has an order, of which Keras would warn
         if self.carry_state:
             self._carried.prepare("train", self, x, batch_size)
             if validation_data is not None:

@@ -79,12 +79,14 @@ def build_optimizer(
     Raises:
         ValueError: for an unknown optimizer, or `scale_by_length` without a length.
     """
-    cls = getattr(optimizers, spec.name, None)
-    if not (isinstance(cls, type) and issubclass(cls, keras.optimizers.Optimizer)):
-        known = ", ".join(
-            name for name, value in sorted(vars(optimizers).items()) if isinstance(value, type)
+    known = {name: getattr(optimizers, name) for name in optimizers.__all__}
+    known = {n: c for n, c in known.items() if issubclass(c, keras.optimizers.Optimizer)}
+    cls = known.get(spec.name)
+    if cls is None:
+        raise ValueError(
+            f"`optimizer.name` must be one of: {', '.join(known)}. "
+            f"Received: optimizer.name={spec.name!r}."
         )
-        raise ValueError(f"`optimizer.name` must be one of: {known}. Received: {spec.name!r}.")
     options = dict(spec.options)
     if spec.l2:
         options["l2"] = spec.l2

@@ -240,3 +240,14 @@ def test_errors_name_the_argument():
         model.fit(tokens(2, 4), tokens(2, 4))
     with pytest.raises(ValueError, match="vocabulary_size"):
         make(head=AdaptiveSoftmax(99, cutoffs=[5], tied=True))
+
+
+def test_fit_on_a_dataset_is_quiet(recwarn):
+    """A dataset has its order: Keras' warning that it is not shuffled has nothing to say."""
+    model = make()
+    model.compile("sgd")
+    dataset = tf.data.Dataset.from_tensors((tokens(2, 5), tokens(2, 5, 1)))
+    model.fit(dataset, verbose=0)
+    assert not [w for w in recwarn if "shuffle" in str(w.message)]
+    with pytest.warns(UserWarning, match="shuffle"):
+        model.fit(dataset, verbose=0, shuffle=True)

@@ -212,6 +212,15 @@ def test_what_is_refused(tiny_recipe, tmp_path, no_training, monkeypatch):
         tuning.search(tiny_recipe, run_dir=folder)
     with pytest.raises(ValueError, match="over pru_python_docs"):
         tuning.search("trellisnet_python_docs", run_dir=folder, resume=True)
+    with pytest.raises(ValueError, match="begun, with tuner='random'. Received: tuner='bayesian'"):
+        tuning.search(tuner="bayesian", run_dir=folder, resume=True)
+    with pytest.raises(ValueError, match="with seed=None. Received: seed=3"):
+        tuning.search(seed=3, run_dir=folder, resume=True)
+    (folder / "trial_0" / "run").mkdir(parents=True, exist_ok=True)
+    (folder / "trial_0" / "run" / "recipe.json").write_text("{}")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds a run"):
+            tuning.search(tiny_recipe, run_dir=folder / "trial_0" / "run", resume=resume)
     with pytest.raises(ValueError, match="`tuner` must be one of"):
         tuning.search(tiny_recipe, "grid", space=SPACE, run_dir=tmp_path / "t")
     with pytest.raises(ValueError, match="`trials` must be positive"):
