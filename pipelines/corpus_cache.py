@@ -16,6 +16,7 @@ from keras_seq.pipelines.errors import DataError
 from keras_seq.pipelines.text_options import TextOptions
 from keras_seq.pipelines.token_file import id_dtype, read_token_file, write_token_file
 from keras_seq.pipelines.vocabulary import UNK, Vocabulary
+from keras_seq.pipelines.vocabulary_file import description_file
 
 FORMAT = 1  # of the cached files: raise it when the encoding changes
 logger = logging.getLogger(__name__)
@@ -53,8 +54,9 @@ def corpus_vocabulary(
         "order": options.vocabulary_order,
     }
     path = cache_folder(options.cache_dir) / f"{corpus.name}.vocabulary.{_key(facts)}.txt"
-    with contextlib.suppress(DataError, OSError):
-        return Vocabulary.load(path)
+    if description_file(path).is_file():  # else its writer was killed, perhaps within the tokens
+        with contextlib.suppress(DataError, OSError):
+            return Vocabulary.load(path)
     vocabulary = _build_vocabulary(corpus, options, counted, level, space)
     with contextlib.suppress(OSError):
         vocabulary.save(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_seq.pipelines.atomic_file import atomic_write
+from keras_seq import _files
 from keras_seq.pipelines.errors import DataError
 
 _BLOCK = 1 << 22  # ids a step, where a whole file is looked through
@@ -45,7 +45,8 @@ def write_token_file(
             count += ids.size
             yield ids.data
 
-    atomic_write(path, checked())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _files.write_bytes(path, checked())
     description = {
         **(facts or {}),
         "tokens": count,
@@ -53,7 +54,7 @@ def write_token_file(
         "crc32": checksum,
         "vocabulary_size": vocabulary_size,
     }
-    atomic_write(path.with_suffix(".json"), json.dumps(description, indent=1).encode() + b"\n")
+    _files.write_json(path.with_suffix(".json"), description)
     return count
 
 

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_seq.pipelines.atomic_file import atomic_write, scratch_folder
+from keras_seq import _files
+from keras_seq.pipelines.scratch import scratch_folder
 from keras_seq.pipelines.vocabulary_file import (
     ESCAPES,
+    LEVELS,
     description,
+    description_file,
     file_content,
     read_description,
     read_tokens,
@@ -19,7 +22,6 @@ from keras_seq.pipelines.vocabulary_file import (
 
 UNK = b"<unk>"
 EOS = b"<eos>"
-LEVELS = ("word", "character")
 
 
 def _bytes(token: str | bytes) -> bytes:
@@ -146,9 +148,10 @@ class Vocabulary(tf.Module):
         bytes as they are.
         """
         path = Path(path)
-        atomic_write(path, file_content(self.tokens))
-        beside = path.with_suffix(".json")
-        atomic_write(beside, description(self.tokens, self.level, self.space))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The description comes first: tokens without one would be read as of a guessed level.
+        _files.write_bytes(description_file(path), description(self.tokens, self.level, self.space))
+        _files.write_bytes(path, file_content(self.tokens))
 
     @classmethod
     def load(
@@ -312,6 +315,9 @@ class Vocabulary(tf.Module):
         """Tokens to ids, -1 for unknown ones (Python; the graph has `encode`)."""
         get = self._data.index.get
         return np.fromiter(map(get, tokens, itertools.repeat(-1)), np.int64)
+
+    def __reduce__(self):
+        return type(self), (self.tokens, self.level, self.space)  # the table is made anew
 
     def __repr__(self) -> str:
         return f"Vocabulary(size={self.size}, level={self.level!r})"

@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from keras_seq._reading import BrokenFileError, read_object, reading, regular
 from keras_seq.pipelines.errors import DataError, MissingDataError
 
+LEVELS = ("word", "character")
 ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
 _PLAIN = {escaped: plain for plain, escaped in ESCAPES.items()}
 
@@ -46,12 +50,8 @@ def read_tokens(path: Path) -> list[bytes]:
     Raises:
         DataError: for a missing file, an empty line, a token that comes twice or a bad escape.
     """
-    if not path.is_file():
-        raise MissingDataError(
-            "no vocabulary file here.", path=path, remedy="Give the path of a saved one."
-        )
     lines: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+    for number, line in enumerate(_content(path).removesuffix(b"\n").split(b"\n"), 1):
         place = f"line {number}"
         try:
             token = unescape(line.removesuffix(b"\r"))
@@ -67,6 +67,22 @@ def read_tokens(path: Path) -> list[bytes]:
     return list(lines)
 
 
+def _content(path: Path) -> bytes:
+    remedy = "Give the path of a saved one."
+    try:
+        with reading(path, "a vocabulary", remedy):
+            return regular(path, remedy).read_bytes()
+    except FileNotFoundError:
+        raise MissingDataError("no vocabulary file here.", path=path, remedy=remedy) from None
+    except BrokenFileError as error:
+        raise DataError(error.problem, path=path, remedy=error.remedy) from error
+
+
+def description_file(path: Path) -> Path:
+    """Where the description of a vocabulary file is."""
+    return path.with_suffix(".json")
+
+
 def description(tokens: list[bytes], level: str, space: bytes | None) -> bytes:
     """The `.json` file beside a vocabulary file."""
     settings = {
@@ -75,7 +91,13 @@ def description(tokens: list[bytes], level: str, space: bytes | None) -> bytes:
         "size": len(tokens),
         "sha256": hashlib.sha256(file_content(tokens)).hexdigest(),
     }
-    return json.dumps(settings).encode() + b"\n"
+    return json.dumps({**settings, "settings_sha256": _digest(settings)}).encode() + b"\n"
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    """A hash of the settings, without which a changed level would be believed."""
+    kept = [settings.get(name) for name in ("level", "space", "size", "sha256")]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 def read_description(path: Path) -> tuple[str, str | None] | None:
@@ -84,24 +106,40 @@ def read_description(path: Path) -> tuple[str, str | None] | None:
     Raises:
         DataError: where it is no such file, or `path` is not the file that it describes.
     """
-    beside = path.with_suffix(".json")
-    if not beside.is_file() or not path.is_file():
+    beside = description_file(path)
+    if not beside.exists():
         return None
+    content = _content(path)
+    remedy = f"Remove it, or write both files again with `Vocabulary.save({path.name!r})`."
     try:
-        settings = json.loads(beside.read_bytes())
-        level, space, digest = settings["level"], settings["space"], settings["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        settings = read_object(beside, "the description of a vocabulary", remedy)
+    except BrokenFileError as error:
         raise DataError(
-            f"not the description of a vocabulary ({type(error).__name__}: {error}).",
+            f"not the description of a vocabulary: {error.problem}",
             path=beside,
-            remedy=f"Remove it, or write both files again with `Vocabulary.save({path.name!r})`.",
+            place=error.place,
+            remedy=remedy,
         ) from error
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
+    level, space = settings.get("level"), settings.get("space")
+    fits = level in LEVELS and (space is None or (isinstance(space, str) and space))
+    if not fits or settings.get("settings_sha256", _digest(settings)) != _digest(settings):
+        raise DataError(
+            f"not the description of a vocabulary, or changed: level={level!r}, space={space!r}.",
+            path=beside,
+            remedy=remedy,
+        )
+    if hashlib.sha256(content).hexdigest() != settings.get("sha256"):
         raise DataError(
             "the vocabulary is cut short or was changed after it was saved.",
             path=path,
             place=f"byte {len(content)}",
             remedy=f"Restore it; if the change is meant, remove {beside.name} beside it.",
+        )
+    listed = space is None or escape(space.encode(errors="replace")) in content.split(b"\n")
+    if not listed or (space is not None and level != "character"):
+        raise DataError(
+            f"the space is {space!r}, which is no character of {path.name}.",
+            path=beside,
+            remedy=remedy,
         )
     return level, space

@@ -22,7 +22,7 @@ ARROWS = {
     "optimizers": {"base"},
     "models": _MODEL_PARTS,
     "zoo": _MODEL_PARTS | {"models"},
-    "pipelines": set(),
+    "pipelines": {"base"},
     "generation": _MODEL_PARTS | {"models", "pipelines"},
     "export": _MODEL_PARTS | {"models", "pipelines", "generation"},
     "convert": _MODEL_PARTS | {"models", "zoo"},

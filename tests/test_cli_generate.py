@@ -99,6 +99,14 @@ def test_a_tune_from_a_run(run, music, tmp_path):
     assert mido.MidiFile(str(to)).length == pytest.approx(9 * 0.3)
 
 
+def test_the_picture_never_takes_the_place_of_the_tune(run, tmp_path):
+    to = tmp_path / "tune.PNG"
+    result = call("generate", run.folder, "--to", to, "--length", 2)
+    assert result.exit_code == 2
+    assert f"for example {tmp_path / 'tune.mid'}. Received: {to}" in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_packed_weights_say_what_they_are(packed, run, music):
     _, manifest = packed
     assert manifest["command"] == (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.training import files
+from keras_seq import _files
 from keras_seq.tuning.objectives import Objective
 
 AXES = 10  # parameters that are drawn at most: those with which the objective goes most closely
@@ -66,7 +66,7 @@ def draw_trials(
     plot.set_xlim(-0.5, len(axes) - 0.5)
     plot.spines[:].set_visible(False)
     plot.set_title(f"{len(rows)} trials; thick: the best, {goal.name} {rows[0]['value']:.4g}")
-    with files.atomic(path, suffix=".png") as temporary:
+    with _files.atomic(path, suffix=".png") as temporary:
         figure.savefig(temporary, dpi=110)
     return True
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from keras_seq.training import files
+from keras_seq import _files
 from keras_seq.tuning.objectives import Objective, objective
 from keras_seq.tuning.parameters import Parameter
 from keras_seq.tuning.picture import draw_trials
@@ -87,7 +87,7 @@ class Results:
 
     def write(self) -> None:
         """Writes `results.json`, `results.csv` and `best_recipe.json`."""
-        files.write_json(
+        _files.write_json(
             self.folder / "results.json",
             {
                 "objective": self.objective.name,
@@ -101,10 +101,10 @@ class Results:
         writer.writeheader()
         for row in self.rows:
             writer.writerow({name: row[name] for name in FIGURES} | row["values"])
-        files.write_text(self.folder / "results.csv", text.getvalue())
+        _files.write_text(self.folder / "results.csv", text.getvalue())
         recipe = self.best_recipe
         if recipe is not None:
-            files.write_text(self.folder / "best_recipe.json", recipe.to_json())
+            _files.write_text(self.folder / "best_recipe.json", recipe.to_json())
 
     def draw(self) -> bool:
         """Draws `results.png`.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_seq.training import files
+from keras_seq import _files
 from keras_seq.tuning.parameters import Choice, Float, Int, Parameter
 from keras_seq.zoo import Recipe
 
@@ -134,7 +134,7 @@ def save_space(space: Mapping[str, Parameter], path: str | Path) -> None:
         space: setting → parameter.
         path: the file.
     """
-    files.write_json(path, to_json(in_order(space)))
+    _files.write_json(path, to_json(in_order(space)))
 
 
 def load_space(path: str | Path) -> dict[str, Parameter]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_seq import training
+from keras_seq import _files, training
 from keras_seq.pipelines import MissingDataError
-from keras_seq.training import files
 from keras_seq.training.run import Run
 from keras_seq.tuning.objectives import Objective
 from keras_seq.tuning.parameters import Parameter
@@ -210,4 +209,4 @@ def values_of(hyperparameters: Any) -> dict[str, Any]:
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes `result.json` of a trial."""
-    files.write_json(folder / "result.json", dict(result))
+    _files.write_json(folder / "result.json", dict(result))

@@ -14,9 +14,9 @@ from typing import Any
 
 import keras
 
+from keras_seq import _files
 from keras_seq._backend import graphs_released
 from keras_seq.pipelines import MissingDataError
-from keras_seq.training import files
 from keras_seq.tuning.chief import is_chief, is_parallel, serve
 from keras_seq.tuning.hparams import log_end, log_start
 from keras_seq.tuning.hypermodel import keras_tuner_module
@@ -76,11 +76,11 @@ def _durable(base: Any) -> Any:
         """Files are replaced as a whole; the first trial has the defaults."""
 
         def save(self):
-            files.write_text(self._get_oracle_fname(), json.dumps(self.get_state()))
+            _files.write_text(self._get_oracle_fname(), json.dumps(self.get_state()))
 
         def _save_trial(self, trial):
             path = Path(self._get_trial_dir(trial.trial_id), "trial.json")
-            files.write_text(path, json.dumps(trial.get_state()))
+            _files.write_text(path, json.dumps(trial.get_state()))
 
         def set_state(self, state):
             super().set_state(state)
@@ -180,7 +180,7 @@ def make_tuner(trials: Trials, oracle: Any, folder: Path, report: Callable[[Any]
         def save(self):
             if not self._is_worker():
                 self.oracle.save()
-            files.write_text(self._get_tuner_fname(), "{}")
+            _files.write_text(self._get_tuner_fname(), "{}")
 
         def pre_create_trial(self):
             if is_parallel():
@@ -256,7 +256,7 @@ def wait_for(folder: Path) -> None:
     """
     while folder.is_dir():
         try:
-            with files.lock(folder):
+            with _files.lock(folder):
                 return
         except RuntimeError:
             time.sleep(BEAT)

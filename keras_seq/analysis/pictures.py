@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.training import files
+from keras_seq import _files
 
 MISSING = (
     'Pictures need matplotlib (pip install "keras-seq[plots]"). The numbers alone do not: give '
@@ -66,7 +66,7 @@ def log_images(folder: Path, pictures: Mapping[str, bytes]) -> None:
 
 def write(path: Path, data: bytes) -> None:
     """Replaces a picture file."""
-    with files.atomic(path) as temporary:
+    with _files.atomic(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_seq import _files
 from keras_seq.analysis import embeddings, entropy, pictures
 from keras_seq.analysis.saliency import gradient_coverage, passages, saliency
 from keras_seq.pipelines import Data, Vocabulary
-from keras_seq.training import files
 from keras_seq.training.adapted import check_language_model
 from keras_seq.training.evaluation import Opened, Source, open_source
 
@@ -87,7 +87,7 @@ def analyze(
         logs = (folder / "logs" if opened.run is None else opened.run.logs_folder) / "analysis"
         pictures.log_images(logs, drawn)
         numbers["logs"] = str(logs)
-    files.write_json(folder / "analysis.json", numbers)
+    _files.write_json(folder / "analysis.json", numbers)
     return numbers
 
 

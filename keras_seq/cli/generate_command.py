@@ -13,6 +13,7 @@ from keras_seq.cli.sources import check_source, vocabulary_of
 
 DEFAULT_MODEL = "trellisnet_python_docs"  # where none is given; its weights ship with the package
 SPLITS = ("train", "validation", "test")
+PICTURE = ".png"  # of a tune, beside its MIDI file
 
 
 def add_to(app: typer.Typer) -> None:
@@ -112,6 +113,11 @@ def _generate(
     _refuse("tunes", recipe, only_text)
     if to is None:
         raise UsageError(f"{recipe.name} makes tunes. Give the MIDI file to write: --to tune.mid.")
+    if to.suffix.lower() == PICTURE:  # the picture would take the place of the tune
+        raise UsageError(
+            f"--to is the MIDI file of the tune, beside which its picture ends in {PICTURE}. "
+            f"Give another ending, for example {to.with_suffix('.mid')}. Received: {to}."
+        )
     start = None if prime is None else _prime(prime, recipe, run, data_dir)[:prime_frames]
     _tune(output, recipe.name, model, to, start, **tune)
 
@@ -133,7 +139,7 @@ def _refuse(kind: str, recipe, options: dict[str, Any]) -> None:
 
 
 def _text(output: Output, name: str, model, vocabulary, to: Path | None, prompt: str, **options):
-    from keras_seq import generation
+    from keras_seq import _files, generation
 
     pieces = generation.generate(model, vocabulary, prompt, **options)
     if not output.json_wanted and to is None:
@@ -145,7 +151,7 @@ def _text(output: Output, name: str, model, vocabulary, to: Path | None, prompt:
         return
     text = "".join(pieces)
     if to is not None:
-        to.write_text(f"{prompt}{text}\n", encoding="utf-8")
+        _files.write_text(to, f"{prompt}{text}\n")
     if output.json_wanted:
         output.document({"model": name, "prompt": prompt, "text": text})
     else:
@@ -161,7 +167,7 @@ def _tune(output: Output, name: str, model, to: Path, start, **options: Any) -> 
     begun = 0 if start is None else len(start)
     frames = made if start is None else np.concatenate([start, made])
     generation.write_midi(to, frames)
-    picture = to.with_suffix(".png")
+    picture = to.with_suffix(PICTURE)
     drawn = generation.draw_piano_roll(picture, frames, prime=begun, title=name)
     if output.json_wanted:
         pitches = [[int(note) + 21 for note in np.flatnonzero(frame)] for frame in made]

@@ -224,8 +224,7 @@ def _mebibytes(count: int) -> str:
 
 
 def _draw(recipe, picture: Path, cost: dict[str, Any] | None) -> None:
-    from keras_seq import analysis
-    from keras_seq.training import files
+    from keras_seq import _files, analysis
 
     footer = f"{recipe.parameters:,} parameters"
     if cost is not None:
@@ -234,7 +233,7 @@ def _draw(recipe, picture: Path, cost: dict[str, Any] | None) -> None:
         footer += f"token · receptive field: {_steps(cost['receptive_field'])}"
     drawn = analysis.draw_architecture(analysis.architecture(recipe), footer)
     picture.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic(picture, suffix=".png") as temporary:
+    with _files.atomic(picture, suffix=".png") as temporary:
         temporary.write_bytes(drawn)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_seq import _files
 from keras_seq.export.signatures import Signature, save_signatures
 from keras_seq.export.weights import StoredWeights
 
@@ -57,7 +58,7 @@ def write_litert(
             content, late = _converted(folder, wanted, kind)
             if late:
                 raise ValueError(f"LiteRT does not answer as TensorFlow does: {late}.")
-    path.write_bytes(content)
+    _files.write_bytes(path, content)
     return wanted, faults
 
 

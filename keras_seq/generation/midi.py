@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_seq import _files
+
 LOWEST_PITCH = 21  # MIDI pitch of the first column, the key A0
 KEYS = 88
 TICKS = 480  # in a quarter note
@@ -68,7 +70,8 @@ def write_midi(
     track.append(mido.MetaMessage("end_of_track", time=end - now))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file.save(str(path))
+    with _files.atomic(path) as temporary:
+        file.save(str(temporary))
     return path
 
 
@@ -166,7 +169,8 @@ def draw_piano_roll(path: str | Path, frames, prime: int = 0, title: str = "") -
     axes.set_xlabel("frame")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    with _files.atomic(path, suffix=".png") as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
     return True
 
 

@@ -1,15 +1,15 @@
 """Checkpoints: all that a run needs to continue as if it had never stopped, in one file."""
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_seq import _replicas
-from keras_seq.training import files
+from keras_seq import _files, _replicas
+from keras_seq._reading import reading, regular
+from keras_seq.training.state import Progress
 
 FORMAT = 1
 
@@ -27,11 +27,18 @@ class Checkpoint:
     Args:
         groups: group name → arrays, in the order of the variables.
         meta: JSON values: progress, rows of metrics, states of callbacks.
+        path: the file that it was read from.
     """
 
-    def __init__(self, groups: dict[str, list[np.ndarray]], meta: dict[str, Any]):
+    def __init__(
+        self,
+        groups: dict[str, list[np.ndarray]],
+        meta: dict[str, Any],
+        path: Path | None = None,
+    ):
         self.groups = groups
         self.meta = meta
+        self.path = path
 
     @classmethod
     def of(
@@ -91,7 +98,7 @@ class Checkpoint:
         for name, group in self.groups.items():
             for index, array in enumerate(group):
                 arrays[f"{name}/{index:05}"] = _storable(array)
-        with files.atomic(path) as temporary, temporary.open("wb") as file:
+        with _files.atomic(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     @classmethod
@@ -99,10 +106,13 @@ class Checkpoint:
         """The checkpoint of a file; `None` if there is none yet.
 
         Raises:
-            ValueError: if the file was not written by `save`.
+            BrokenFileError: if the file was not written by `save`, or was changed since.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
+        if not path.exists():
+            return None
+        remedy = "Restore it from a copy, or remove the folder `backup` to start the run afresh."
+        with reading(path, "a checkpoint of this version", remedy):
+            with np.load(regular(path, remedy), allow_pickle=False) as archive:
                 meta = json.loads(bytes(archive["meta"]))
                 if meta["format"] != FORMAT:
                     raise ValueError(f"it has format {meta['format']}, not {FORMAT}")
@@ -113,14 +123,11 @@ class Checkpoint:
                     ]
                     for name, kinds in meta.pop("dtypes").items()
                 }
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f"{path}: not a checkpoint of this version ({error}). "
-                "Remove the folder `backup` to start the run afresh."
-            ) from error
-        return cls(groups, meta)
+            lacking = {"model", "optimizer", "metrics", "carried"} - set(groups)
+            if lacking:
+                raise ValueError(f"it has no {', '.join(sorted(lacking))}")
+            Progress.from_meta(meta)
+            return cls(groups, meta, path)
 
     def restore(self, model: keras.Model) -> None:
         """Gives model and optimizer the saved values; the metrics' come with `restore_metrics`.
@@ -155,8 +162,9 @@ class Checkpoint:
         arrays = self.groups[name]
         shapes = [tuple(variable.shape) for variable in variables]
         if shapes != [array.shape for array in arrays]:
+            where = "The checkpoint" if self.path is None else f"{self.path}: the checkpoint"
             raise ValueError(
-                f"The checkpoint's {name} variables do not fit: it holds {len(arrays)} arrays and "
+                f"{where}'s {name} variables do not fit: it holds {len(arrays)} arrays and "
                 f"the recipe makes {len(variables)}, or their shapes differ. "
                 "A run can only be resumed with the recipe that it began with."
             )

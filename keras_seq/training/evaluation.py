@@ -10,7 +10,13 @@ from keras_seq import zoo
 from keras_seq.pipelines import Data, Vocabulary
 from keras_seq.training import building
 from keras_seq.training.run import Run, load_run
-from keras_seq.training.weights_file import SUFFIXES, check_suffix, recipe_of
+from keras_seq.training.weights_file import (
+    SUFFIXES,
+    check_suffix,
+    load_model_file,
+    load_weights,
+    recipe_of,
+)
 from keras_seq.zoo import Recipe
 
 SPLITS = ("test", "validation")
@@ -230,16 +236,14 @@ def _with_weights(recipe: Recipe, weights: str | Path | None) -> keras.Model:
     else:
         path = Path(weights)
         suffix = check_suffix(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file.")
         if suffix == ".keras":
-            model = keras.models.load_model(path, compile=False)
+            model = load_model_file(path)
         else:
             stored = recipe_of(path)
             if stored is not None and stored.name != recipe.name:
                 raise ValueError(f"{path} holds weights of {stored.name}, not of {recipe.name}.")
             model = building.build_model(stored or recipe)
-            model.load_weights(path)
+            load_weights(model, path)
     building.compile_model(model, recipe)
     return model
 

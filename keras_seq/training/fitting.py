@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from keras_seq.pipelines import Data
-from keras_seq.training import building, starting
+from keras_seq.training import best_weights, building, starting
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.cluster import Cluster
 from keras_seq.training.data_service import Source
@@ -91,11 +91,22 @@ class Training:
             if checkpoint is not None:
                 checkpoint.restore(model)
                 session.resumed = checkpoint
+                self._settle(progress)
                 write_metrics(self.run.metrics_file, progress.rows)
                 place = f"epoch {progress.epoch + 1}, step {progress.step_in_epoch}"
                 self.reporter.note(f"Resuming {self.run.folder} at {place}.")
             self._status(progress, "running", "")
             self._fit(model, session)
+
+    def _settle(self, progress: Progress) -> None:
+        """The best weights of a run that goes on are those of its rows."""
+        row, run = best_weights.best_row(progress.rows, self.recipe.monitor), self.run
+        found = best_weights.settle(run.weights_file, run.former_weights_file, row)
+        if row is not None and not found and self.cluster.chief:
+            self.reporter.note(
+                f"The weights of the best epoch, {int(row['epoch'])}, are gone; those of the next "
+                "better one will be kept."
+            )
 
     def _fit(self, model: keras.Model, session: Session) -> None:
         progress = session.progress

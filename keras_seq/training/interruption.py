@@ -1,5 +1,7 @@
 """A run that is asked to stop does so between two steps."""
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -12,6 +14,9 @@ class Interruption:
     The second Ctrl-C is raised as usual. Outside of the main thread, which alone may handle
     signals, nothing changes.
 
+    A signal may come while the console prints, which must not be begun anew within: what there is
+    to say is said by a thread that waits for it.
+
     Args:
         notify: called with a line of text when the first signal comes.
     """
@@ -20,6 +25,8 @@ class Interruption:
         self._notify = notify
         self._former = {}
         self._asked = False
+        self._speaker: threading.Thread | None = None
+        self._ends: tuple[int, int] = (-1, -1)  # of a pipe: to read, to write
 
     def __call__(self) -> bool:
         """Whether a stop was asked for."""
@@ -27,6 +34,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
+            self._ends = os.pipe()
+            self._speaker = threading.Thread(target=self._speak, daemon=True)
+            self._speaker.start()
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._former[number] = signal.signal(number, self._handle)
         return self
@@ -34,9 +44,20 @@ class Interruption:
     def __exit__(self, *error) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+        if self._speaker is not None:
+            os.close(self._ends[1])
+            self._speaker.join()
+            os.close(self._ends[0])
+            self._speaker = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
-        self._notify("Stopping after this step. Press Ctrl-C again to stop at once.")
+        if not self._asked:
+            self._asked = True
+            os.write(self._ends[1], b"\n")
+
+    def _speak(self) -> None:
+        if os.read(self._ends[0], 1):
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+                self._notify("Stopping after this step. Press Ctrl-C again to stop at once.")

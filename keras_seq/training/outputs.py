@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keras_seq.training import files
+from keras_seq import _files
 
 
 def write_metrics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
@@ -17,7 +17,7 @@ def write_metrics(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    files.write_text(path, text.getvalue())
+    _files.write_text(path, text.getvalue())
 
 
 _SOLVER = ("_residual", "_steps", "_failures", "_diverged_in_a_row")  # of deep equilibria
@@ -116,6 +116,6 @@ def draw_curves(
     lower.set_xlabel("epoch")
     lower.grid(alpha=0.3)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-    with files.atomic(path, suffix=".png") as temporary:
+    with _files.atomic(path, suffix=".png") as temporary:
         figure.savefig(temporary, dpi=110)
     return True

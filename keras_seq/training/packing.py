@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from keras_seq import zoo
+from keras_seq import _files, zoo
 from keras_seq._version import __version__
 from keras_seq.pipelines import Data
-from keras_seq.training import building, files
+from keras_seq.training import building
 from keras_seq.training.evaluation import evaluate_model
 from keras_seq.training.run import Run
 from keras_seq.zoo import Recipe, ShippedWeights, shipped_weights
@@ -80,7 +80,7 @@ def _fill(folder: Path, name: str, run: Run, model: keras.Model, data: Data, not
     """Writes the files of a set."""
     recipe = run.recipe
     save_half(model, folder / shipped_weights.WEIGHTS)
-    files.write_text(folder / shipped_weights.RECIPE, recipe.to_json() + "\n")
+    _files.write_text(folder / shipped_weights.RECIPE, recipe.to_json() + "\n")
     if run.vocabulary is not None:
         run.vocabulary.save(folder / shipped_weights.VOCABULARY)
     packed = building.build_model(recipe)
@@ -113,10 +113,10 @@ def _fill(folder: Path, name: str, run: Run, model: keras.Model, data: Data, not
         },
         "note": note,
     }
-    files.write_text(folder / shipped_weights.CARD, model_card(manifest))
+    _files.write_text(folder / shipped_weights.CARD, model_card(manifest))
     names = sorted(file.name for file in folder.iterdir())
     manifest["sha256"] = {file: shipped_weights.sha256(folder / file) for file in names}
-    files.write_json(folder / shipped_weights.MANIFEST, manifest)
+    _files.write_json(folder / shipped_weights.MANIFEST, manifest)
 
 
 def save_half(model: keras.Model, path: Path) -> None:
@@ -192,7 +192,7 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
                     flat[f"{key}.{inner}"] = item
         else:
             flat[key] = value
-    return files.plain(flat)
+    return _files.plain(flat)
 
 
 def model_card(manifest: dict[str, Any]) -> str:

@@ -1,21 +1,36 @@
 """A training run on disk."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_seq import pipelines
+from keras_seq import _files, pipelines
+from keras_seq._reading import BrokenFileError, read_object, read_text, reading
 from keras_seq.pipelines import Data, Vocabulary
-from keras_seq.training import building, files
+from keras_seq.training import best_weights, building
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.schedules import make_schedule
-from keras_seq.training.selection import as_losses, best_epoch, monitored
+from keras_seq.training.weights_file import load_weights
 from keras_seq.zoo import Recipe
 
 NEW = {"state": "new", "reason": "", "epoch": 0, "step": 0}  # the status before the beginning
+_STATUS = {  # what a part of the status must be; others are for people only
+    "state": str,
+    "reason": str,
+    "epoch": int,
+    "step": int,
+    "seconds": (int, float),
+    "data_dir": (str, type(None)),
+    "max_steps": (int, type(None)),
+    "strategy": dict,
+    "start": dict,
+    "versions": dict,
+    "best_epoch": (int, type(None)),
+    "best": (dict, type(None)),
+}
+_RESTORE = "Restore it from a copy of the run."
 
 
 class Run:
@@ -74,6 +89,11 @@ class Run:
         return self.folder / "best.weights.h5"
 
     @property
+    def former_weights_file(self) -> Path:
+        """Weights of the best epoch before that one, while the checkpoint does not know of it."""
+        return self.folder / "backup" / "best.weights.h5"
+
+    @property
     def start_file(self) -> Path:
         """Weights that the run began with, where they are another run's."""
         return self.folder / "start.weights.h5"
@@ -94,43 +114,83 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The recipe as it was trained."""
-        return Recipe.from_json(self.recipe_file.read_text(encoding="utf-8"))
+        text = read_text(self.recipe_file, "a recipe", _RESTORE)
+        with reading(self.recipe_file, "a recipe", _RESTORE):
+            return Recipe.from_json(text)
 
     @property
     def status(self) -> dict[str, Any]:
         """How the run stands: `state`, `reason`, `epoch`, `step`, `data_dir` and more."""
-        if not self.status_file.is_file():
+        if not self.status_file.exists():
             return dict(NEW)
-        return json.loads(self.status_file.read_text(encoding="utf-8"))
+        remedy = "Restore it from a copy of the run, or remove it: training writes it anew."
+        status = read_object(self.status_file, "the status of a run", remedy)
+        for name, kind in _STATUS.items():
+            value = status.get(name, ...)
+            if value is not ... and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise BrokenFileError(
+                    f"`{name}` must not be {value!r:.80}.", path=self.status_file, remedy=remedy
+                )
+        if not isinstance(status.get("start", {}).get("run", ""), str):
+            raise BrokenFileError(
+                "`start` names no run.", path=self.status_file, place="`start`", remedy=remedy
+            )
+        return status
 
     def update_status(self, **values: Any) -> None:
         """Changes entries of `status.json`."""
-        files.write_json(self.status_file, {**self.status, **values})
+        _files.write_json(self.status_file, {**self.status, **values})
 
     @property
     def history(self) -> list[dict[str, float]]:
         """The rows of `metrics.csv`, one an epoch."""
-        if not self.metrics_file.is_file():
+        path = self.metrics_file
+        if not path.exists():
             return []
-        with self.metrics_file.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: float(value) for name, value in row.items() if value not in (None, "")}
-                for row in csv.DictReader(file)
-            ]
+        remedy = "Restore it from a copy, or remove it and resume the run: it is written anew."
+        lines = csv.DictReader(read_text(path, "a table of metrics", remedy).splitlines())
+        rows: list[dict[str, float]] = []
+        with reading(path, "a table of metrics", remedy):
+            for row in lines:
+                place = f"line {lines.line_num}"
+                try:
+                    given = {name: value for name, value in row.items() if value not in (None, "")}
+                    rows.append({name: float(value) for name, value in given.items()})
+                    _ = rows[-1]["epoch"], rows[-1]["step"]
+                except (TypeError, ValueError, KeyError) as error:
+                    raise BrokenFileError(
+                        f"this is no row of an epoch ({error}).",
+                        path=path,
+                        place=place,
+                        remedy=remedy,
+                    ) from error
+        return rows
 
     @property
     def best_epoch(self) -> int | None:
         """The best epoch by the recipe's monitor, from 1; `None` before the first one has ended."""
-        monitor = self.recipe.monitor
-        values = [monitored(row, monitor) for row in self.history]
-        return best_epoch(as_losses(values, monitor))
+        row = self._best_row()
+        return None if row is None else int(row["epoch"])
+
+    def _best_row(self):
+        rows, monitor = self.history, self.recipe.monitor
+        with reading(self.metrics_file, "a table of metrics", _RESTORE):
+            return best_weights.best_row(rows, monitor)
 
     @property
     def vocabulary(self) -> Vocabulary | None:
         """The vocabulary of the training data; `None` for data without one."""
-        if not self.vocabulary_file.is_file():
+        if not self.vocabulary_file.exists():
             return None
         return Vocabulary.load(self.vocabulary_file)
+
+    @property
+    def best_file(self) -> Path:
+        """Where the weights of the best epoch are: of a killed run, perhaps in its backup."""
+        here, former = self.weights_file, self.former_weights_file
+        if not former.is_file():
+            return here
+        return best_weights.find(here, former, self._best_row()) or here
 
     def data(self, data_dir: str | Path | None = None, **changes: Any) -> Data:
         """The run's data.
@@ -161,14 +221,14 @@ class Run:
         """
         if weights not in ("best", "last"):
             raise ValueError(f"`weights` must be 'best' or 'last'. Received: weights={weights!r}.")
-        source = self.weights_file if weights == "best" else self.checkpoint_file
-        if not source.is_file():
+        source = self.best_file if weights == "best" else self.checkpoint_file
+        if not source.exists():
             hint = "No epoch has ended yet." if weights == "best" else "It has just begun."
             raise FileNotFoundError(f"{source}: the run has no {weights} weights. {hint}")
         recipe = self.recipe
         model = building.build_model(recipe)
         if weights == "best":
-            model.load_weights(source)
+            load_weights(model, source)
         else:
             checkpoint = Checkpoint.load(source)
             if checkpoint is not None:

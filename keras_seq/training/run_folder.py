@@ -1,9 +1,12 @@
 """Which folder a run is in, and which recipe it has."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from keras_seq import _files
 from keras_seq.training import building
 from keras_seq.training.run import Run
 from keras_seq.zoo import Recipe
@@ -22,10 +25,7 @@ def choose(
     folder = find(recipe, run_dir) if resume else None if run_dir is None else Path(run_dir)
     if folder is not None and (folder / "recipe.json").is_file():
         if not resume:
-            raise FileExistsError(
-                f"{folder} holds a run already. Continue it with `resume=True` (--resume), or "
-                "choose another `run_dir`."
-            )
+            raise FileExistsError(_taken(folder))
         run = Run(folder)
         return folder, _resumed(run, recipe, epochs, seed), run.status
     if recipe is None:
@@ -65,6 +65,33 @@ def _resumed(run: Run, given: Recipe | str | None, epochs: int | None, seed: int
             "Leave it out to resume."
         )
     return recipe if epochs is None else recipe.replace(epochs=epochs)
+
+
+def _taken(folder: Path) -> str:
+    return (
+        f"{folder} holds a run already. Continue it with `resume=True` (--resume), or choose "
+        "another `run_dir`."
+    )
+
+
+@contextlib.contextmanager
+def held(folder: Path, new: bool) -> Iterator[None]:
+    """Keeps other processes out of a run folder, which is made if it is a new run's.
+
+    What the folder holds is looked at only within: before, another process may change it.
+
+    Raises:
+        RuntimeError: if another process works on the folder.
+        FileExistsError: if a new run's folder holds one meanwhile.
+    """
+    if new:
+        (folder / "backup").mkdir(parents=True, exist_ok=True)
+    with _files.lock(folder):
+        if new and (folder / "recipe.json").is_file():
+            raise FileExistsError(_taken(folder))
+        for place in (folder, folder / "backup"):
+            _files.remove_unfinished(place)
+        yield
 
 
 def new_folder(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_seq.training import files
+from keras_seq.training import best_weights
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.cluster import Cluster
 from keras_seq.training.outputs import TensorBoardLogs, write_metrics
@@ -197,8 +197,8 @@ class Session(keras.callbacks.Callback):
         losses = as_losses([monitored(r, monitor) for r in progress.rows], monitor)
         best = best_epoch(losses)
         if best == len(losses):  # every process: reading the weights may need all of them
-            with files.atomic(self.run.weights_file, ".weights.h5") as temporary:
-                self.model.save_weights(temporary)
+            former = self.run.former_weights_file
+            best_weights.replace(self.model, self.run.weights_file, former, progress.step)
         self._evaluation.close()
         whole = progress.step_in_epoch >= self.limits.steps_per_epoch
         if whole:
@@ -211,6 +211,8 @@ class Session(keras.callbacks.Callback):
             progress.epoch += 1
             progress.step_in_epoch = 0
         self.save()
+        if whole:  # else a run that goes on will drop this row
+            self.run.former_weights_file.unlink(missing_ok=True)
         self._means = None
         write_metrics(self.run.metrics_file, progress.rows)
         self._log_epoch(row)

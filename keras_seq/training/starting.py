@@ -8,10 +8,11 @@ from typing import Any
 
 import keras
 
-from keras_seq import pipelines
+from keras_seq import _files, pipelines
 from keras_seq.pipelines import Data
-from keras_seq.training import files
+from keras_seq.pipelines.vocabulary_file import description_file
 from keras_seq.training.run import NEW, Run
+from keras_seq.training.weights_file import load_weights
 from keras_seq.zoo import Recipe, registry
 
 # Settings of a model that may differ from those of the weights' own run.
@@ -68,7 +69,7 @@ def check(recipe: Recipe, data: Data, run: Run) -> None:
         FileNotFoundError: if that run has no best weights yet.
         ValueError: if they do not fit.
     """
-    if not run.weights_file.is_file():
+    if not run.best_file.is_file():
         raise FileNotFoundError(f"{run.weights_file}: the run has no best weights yet.")
     theirs = run.recipe
     if theirs.family != recipe.family:
@@ -97,8 +98,8 @@ def check(recipe: Recipe, data: Data, run: Run) -> None:
         )
 
 
-def prepare(folder: Path, data: Data, run: Run | None) -> None:
-    """Copies what a new run begins with into its folder.
+def prepare(folder: Path, data: Data, run: Run | None, facts: Mapping[str, Any]) -> None:
+    """Writes what a new run begins with into its folder.
 
     It is called before there is a `recipe.json`, so a folder that holds a run holds all of it.
 
@@ -106,18 +107,38 @@ def prepare(folder: Path, data: Data, run: Run | None) -> None:
         folder: the new run's folder.
         data: its data.
         run: the run whose best weights it takes; `None` to begin with fresh weights.
+        facts: entries of its status.
     """
-    start_file = folder / "start.weights.h5"
-    if run is None:
-        for left in (start_file, folder / "status.json"):  # by a beginning that was cut short
-            left.unlink(missing_ok=True)
-        return
-    with files.atomic(start_file, ".weights.h5") as temporary:
-        shutil.copyfile(run.weights_file, temporary)
     if data.vocabulary is not None:
         data.vocabulary.save(folder / "vocabulary.txt")
+    start_file = folder / "start.weights.h5"
+    if run is None:
+        start_file.unlink(missing_ok=True)  # by a beginning that was cut short
+        _files.write_json(folder / "status.json", {**NEW, **facts})
+        return
+    with _files.atomic(start_file, ".weights.h5") as temporary:
+        shutil.copyfile(run.best_file, temporary)
     origin = {"run": _place(run), "recipe": run.recipe.name, "epoch": run.best_epoch}
-    files.write_json(folder / "status.json", {**NEW, "start": origin})
+    _files.write_json(folder / "status.json", {**NEW, "start": origin, **facts})
+
+
+def keep_vocabulary(run: Run, data: Data) -> None:
+    """Refuses data that a run which goes on cannot have begun with.
+
+    Raises:
+        ValueError: if the tokens are others.
+    """
+    if data.vocabulary is None:
+        return
+    if not description_file(run.vocabulary_file).is_file():  # an earlier version was killed there
+        data.vocabulary.save(run.vocabulary_file)
+    known = run.vocabulary
+    if known is None or known.tokens != data.vocabulary.tokens:
+        raise ValueError(
+            f"The data must have the tokens of {run.vocabulary_file}, with which the run began. "
+            f"Received: other ones, {data.vocabulary.size}. Give the data of then (`data_dir`), or "
+            "begin another run with `start`."
+        )
 
 
 def load(model: keras.Model, run: Run) -> bool:
@@ -128,12 +149,7 @@ def load(model: keras.Model, run: Run) -> bool:
     """
     if not run.start_file.is_file():
         return False
-    try:
-        model.load_weights(run.start_file)
-    except ValueError as error:
-        raise ValueError(
-            f"{run.start_file} holds weights of another architecture. {error}"
-        ) from error
+    load_weights(model, run.start_file)
     return True
 
 

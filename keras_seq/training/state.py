@@ -29,9 +29,21 @@ class Progress:
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> "Progress":
-        """The progress of a checkpoint; the row of an epoch that had not ended is dropped."""
+        """The progress of a checkpoint; the row of an epoch that had not ended is dropped.
+
+        Raises:
+            KeyError, ValueError: if it is none.
+        """
         progress = cls(**{name: meta[name] for name in cls.__dataclass_fields__})
-        del progress.rows[progress.epoch :]
+        counts = (progress.epoch, progress.step_in_epoch, progress.step)
+        lists = (progress.rows, progress.callbacks)
+        if not all(type(value) is int and value >= 0 for value in counts):
+            raise ValueError(f"epoch, step_in_epoch and step are {counts}")
+        if not all(isinstance(value, list) for value in lists):
+            raise ValueError("rows and callbacks are no lists")
+        if len(progress.rows) < progress.epoch:
+            raise ValueError(f"it has {len(progress.rows)} rows of {progress.epoch} epochs")
+        progress.rows = progress.rows[: progress.epoch]
         return progress
 
 

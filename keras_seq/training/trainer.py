@@ -1,5 +1,6 @@
 """`train`: from a recipe to a run."""
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 import keras
 from rich.console import Console
 
+from keras_seq import _files
 from keras_seq.pipelines import Data
-from keras_seq.training import building, files, joining, run_folder, starting
+from keras_seq.training import building, joining, run_folder, starting
 from keras_seq.training.cluster import Cluster, scratch_folder
 from keras_seq.training.data_service import Source
 from keras_seq.training.fitting import Training
@@ -94,6 +96,7 @@ def train(
     Raises:
         ValueError: for settings that do not fit.
         FileExistsError: if the folder holds a run and `resume` is not set.
+        RuntimeError: if another process trains in the folder.
         TrainingError: if the loss was not a finite number. The run keeps the best weights, and its
             checkpoint the last good ones. Or if another of several machines is gone.
 
@@ -111,61 +114,67 @@ def train(
     if where["strategy"] != "multi_worker":  # there, one thread would also answer the others
         order_operations()
     cluster = Cluster(resolve(where["strategy"], where["devices"]))
-    with cluster.together():
-        if cluster.chief:
-            chosen = Chosen(*run_folder.choose(recipe, run_dir, epochs, seed, resume), start)
-            if cluster.workers > 1:
-                joining.tell(cluster, chosen)
-        else:
-            chosen, verbose = joining.hear(cluster, scratch_folder()), 0
-    folder, recipe, former, start = chosen
-    resumed = Run(folder) if folder is not None and former else None
-    source = starting.source(start if cluster.chief or not former else None, resumed)
-    if source is not None and source.recipe.data.name == recipe.data.name:
-        data_dir = data_dir or source.status.get("data_dir")
-    data_dir = data_dir or former.get("data_dir")
-    max_steps = max_steps or former.get("max_steps")
-    with cluster.together(), building.precision(recipe):
-        keras.utils.set_random_seed(recipe.seed)
-        if data is None:
-            changes = starting.data_changes(recipe, source)
-            data = building.load_data(recipe, data_dir, **changes)
-        fitted = building.fit_vocabulary(recipe, data)
-        limits = Limits(
-            fitted.epochs, max_steps, data.steps_per_epoch, checkpoint_seconds, checkpoint_steps
-        )
-        items = _items_per_step(fitted, data)
-        reporter = Reporter(fitted, console, verbose, fitted.epochs, limits.steps_per_epoch, items)
-        if fitted != recipe:
-            size = fitted.model["vocabulary_size"]
-            reporter.note(f"The data have {size} tokens: model.vocabulary_size={size}.")
-        batches = Source(data, cluster, data_service, data_service_share)
-        with cluster.scope():
-            model = building.build_model(fitted)
-        cluster.check(model, fitted)
-        if resumed is None and source is not None:
-            starting.check(fitted, data, source)
-        # Only now, when recipe and data have proved to fit, is there anything to keep.
-        folder = folder or run_folder.new_folder(fitted.name)
-        (folder / "backup").mkdir(parents=True, exist_ok=True)
-        if resumed is None:
-            starting.prepare(folder, data, source)
-        files.write_text(folder / "recipe.json", fitted.to_json())
-        run = Run(folder)
-        with files.lock(run.folder):
-            run.update_status(
-                data=dict(data.info),
-                data_dir=None if data_dir is None else str(Path(data_dir).expanduser().resolve()),
-                max_steps=max_steps,
-                strategy=_to_remember(where, cluster),
-                versions={
+    with contextlib.ExitStack() as held:
+        with cluster.together():
+            if cluster.chief:
+                former_folder = run_folder.find(recipe, run_dir) if resume else None
+                if former_folder is not None and (former_folder / "recipe.json").is_file():
+                    held.enter_context(run_folder.held(former_folder, new=False))
+                    run_dir = former_folder
+                chosen = Chosen(*run_folder.choose(recipe, run_dir, epochs, seed, resume), start)
+                if cluster.workers > 1:
+                    joining.tell(cluster, chosen)
+            else:
+                chosen, verbose = joining.hear(cluster, scratch_folder()), 0
+        folder, recipe, former, start = chosen
+        resumed = Run(folder) if folder is not None and former else None
+        source = starting.source(start if cluster.chief or not former else None, resumed)
+        if source is not None and source.recipe.data.name == recipe.data.name:
+            data_dir = data_dir or source.status.get("data_dir")
+        data_dir = data_dir or former.get("data_dir")
+        max_steps = max_steps or former.get("max_steps")
+        with cluster.together(), building.precision(recipe):
+            keras.utils.set_random_seed(recipe.seed)
+            if data is None:
+                changes = starting.data_changes(recipe, source)
+                data = building.load_data(recipe, data_dir, **changes)
+            if resumed is not None:
+                starting.keep_vocabulary(resumed, data)
+            fitted = building.fit_vocabulary(recipe, data)
+            limits = Limits(
+                fitted.epochs, max_steps, data.steps_per_epoch, checkpoint_seconds, checkpoint_steps
+            )
+            items, steps = _items_per_step(fitted, data), limits.steps_per_epoch
+            reporter = Reporter(fitted, console, verbose, fitted.epochs, steps, items)
+            if fitted != recipe:
+                size = fitted.model["vocabulary_size"]
+                reporter.note(f"The data have {size} tokens: model.vocabulary_size={size}.")
+            batches = Source(data, cluster, data_service, data_service_share)
+            with cluster.scope():
+                model = building.build_model(fitted)
+            cluster.check(model, fitted)
+            if resumed is None and source is not None:
+                starting.check(fitted, data, source)
+            facts = {
+                "data": dict(data.info),
+                "data_dir": None if data_dir is None else str(_absolute(data_dir)),
+                "max_steps": max_steps,
+                "strategy": _to_remember(where, cluster),
+                "versions": {
                     "python": sys.version.split()[0],
                     "keras": keras.version(),
                     "tensorflow": _tensorflow_version(),
                 },
-            )
-            if data.vocabulary is not None:
-                data.vocabulary.save(run.vocabulary_file)
+            }
+            # Only now, when recipe and data have proved to fit, is there anything to keep.
+            folder = folder or run_folder.new_folder(fitted.name)
+            if resumed is None:
+                held.enter_context(run_folder.held(folder, new=True))
+                starting.prepare(folder, data, source, facts)
+            else:
+                resumed.update_status(**facts)
+            _files.write_text(folder / "recipe.json", fitted.to_json())  # the last: a run is whole
+            run = Run(folder)
             training = Training(run, fitted, data, limits, reporter, cluster, batches)
             # Not on several machines: what one alone reads of the model could wait for the others.
             watching = cluster.workers == 1 and watch is not False
@@ -182,6 +191,10 @@ def _remembered(recipe: Recipe | str | None, run_dir: str | Path | None) -> dict
     if folder is not None and (folder / "recipe.json").is_file():
         known = Run(folder).status.get("strategy") or {}
     return {"strategy": known.get("name"), "devices": known.get("devices")}
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(path).expanduser().resolve()
 
 
 def _to_remember(where: dict[str, Any], cluster: Cluster) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """Vocabulary: order, files, tokenisation in the graph."""
 
 import collections
+import copy
 import json
+import os
+import pickle
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.pipelines import DataError, Vocabulary
+from keras_seq import pipelines
+from keras_seq.pipelines import DataError, MissingDataError, Vocabulary
 from keras_seq.pipelines.vocabulary_file import escape, unescape
 
 ODD = [
@@ -218,3 +223,64 @@ def test_python_and_graph_agree():
     graph = vocabulary.encode(b" ".join(tokens)).numpy()
     assert np.array_equal(np.where(ids < 0, vocabulary.oov_id, ids), graph)
     assert json.dumps(int(graph[0]))
+
+
+def test_pickles_and_copies_after_use():
+    vocabulary = Vocabulary([b"_", b"a", b"\xff", b"<eos>"], "character", space="_")
+    ids = vocabulary.encode("a a\n").numpy()
+    for other in (pickle.loads(pickle.dumps(vocabulary)), copy.deepcopy(vocabulary)):
+        assert (other.tokens, other.level, other.space) == (vocabulary.tokens, "character", b"_")
+        np.testing.assert_array_equal(other.encode("a a\n"), ids)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("level", "word"), ("level", 3), ("space", "a"), ("space", []), ("size", 9), ("sha256", None)],
+)
+def test_a_changed_description_is_refused(tmp_path, key, value):
+    path = tmp_path / "vocabulary.txt"
+    Vocabulary(["_", "a", "b"], "character", space="_").save(path)
+    beside = path.with_suffix(".json")
+    settings = json.loads(beside.read_text())
+    beside.write_text(json.dumps({**settings, key: value}))
+    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+        Vocabulary.load(path)
+    del settings["settings_sha256"]  # as it was written before there was one
+    beside.write_text(json.dumps(settings))
+    assert Vocabulary.load(path).space == b"_"
+
+
+@pytest.mark.parametrize("moment", range(2))
+def test_killed_while_it_is_saved(tmp_path, moment, monkeypatch):
+    """Whatever is there after a kill loads as it was saved, or not at all."""
+    path, count = tmp_path / "vocabulary.txt", iter(range(9))
+    replace = os.replace
+
+    def killed(source, target):
+        if next(count) == moment:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        Vocabulary(["a", "b"], "word").save(path)
+    with pytest.raises(MissingDataError, match="no vocabulary file here"):
+        Vocabulary.load(path)
+
+
+def test_a_cached_vocabulary_needs_its_description(tmp_path):
+    """One-letter words would be taken for characters."""
+    (tmp_path / "text.txt").write_text("a b c b a\n" * 20)
+    cache = tmp_path / "cache"
+    options = {"level": "word", "batch_size": 2, "length": 3, "cache_dir": cache}
+
+    def load():
+        return pipelines.load("text", tmp_path, **options).vocabulary
+
+    made = load()
+    (beside,) = cache.glob("*.vocabulary.*.json")
+    for damage in (beside.unlink, lambda: beside.write_text("[]")):
+        damage()
+        again = load()
+        assert (again.level, again.tokens) == ("word", made.tokens)
+        assert beside.is_file()

@@ -21,8 +21,8 @@ def train(folder: Path, changes: dict, moment: list, steps: int | None, start: s
     """Begins or resumes a run and kills this process at the moment."""
     import keras
 
-    from keras_seq import zoo
-    from keras_seq.training import files, train
+    from keras_seq import _files, zoo
+    from keras_seq.training import train
 
     class Kill(keras.callbacks.Callback):
         def __init__(self):
@@ -52,7 +52,7 @@ def train(folder: Path, changes: dict, moment: list, steps: int | None, start: s
         if matches and not left["count"]:
             die()
 
-    files.os.replace = killing_replace
+    _files.os.replace = killing_replace
     recipe = zoo.recipe("trellisnet_python_docs").replace(**changes)
     train(
         recipe,

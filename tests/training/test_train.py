@@ -11,8 +11,11 @@ import pytest
 from rich.console import Console
 
 from keras_seq import training
+from keras_seq.training import building
+from keras_seq.training.best_weights import STEP
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.reproducibility import order_operations
+from keras_seq.training.weights_file import attribute
 
 
 class Watch(keras.callbacks.Callback):
@@ -158,14 +161,71 @@ def test_a_run_goes_on_with_more_epochs(finished, tmp_path, tiny_recipe, tiny_te
 
 
 def test_max_steps_ends_within_an_epoch_and_goes_on(tmp_path, tiny_recipe, tiny_text):
-    recipe = tiny_recipe.replace(**{"schedule.name": "constant"})
+    # The tokens that were trained on: fewest in a part of an epoch, the same in whole ones.
+    recipe = tiny_recipe.replace(**{"schedule.name": "constant", "monitor": "tokens"})
     folder = tmp_path / "run"
     run = training.train(recipe, tiny_text, folder, max_steps=8, verbose=0)
     assert [row["step"] for row in run.history] == [6, 8]
     assert run.status["reason"] == "8 steps are done"
+    assert run.best_epoch == 2 and attribute(run.weights_file, STEP) == 8
     run = training.train(run_dir=folder, max_steps=12, resume=True, verbose=0)
+    # The part of an epoch is dropped from the rows, and so are its weights.
+    assert run.best_epoch == 1 and attribute(run.weights_file, STEP) == 6
+    assert not run.former_weights_file.exists()
     assert [row["step"] for row in run.history] == [6, 12]
     assert run.history[1]["tokens"] == 4 * 8 * 6  # the means cover the whole epoch
+
+
+@pytest.mark.slow
+def test_best_weights_agree_with_the_rows_of_a_run_that_goes_on(
+    tmp_path, tiny_recipe, tiny_text, monkeypatch
+):
+    """A part of an epoch that was the best is dropped from the rows, and so are its weights."""
+    # The tokens that were trained on: fewest in a part of an epoch, the same in whole ones.
+    changes = {"schedule.name": "constant", "monitor": "tokens", "epochs": 3}
+    recipe, folder = tiny_recipe.replace(**changes), tmp_path / "run"
+
+    def best(run):
+        return run.load_model().get_weights()
+
+    def same(ours, theirs):
+        return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+    run = training.train(recipe, tiny_text, folder, max_steps=6, verbose=0)
+    first = best(run)
+    resume = {"run_dir": folder, "resume": True, "verbose": 0}
+
+    def killed(self, path):
+        raise KeyboardInterrupt
+
+    # Killed between the weights and the checkpoint, also of a whole epoch.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoint, "save", killed)
+        training.train(**resume, max_steps=8)
+    assert run.former_weights_file.is_file()
+    assert same(best(run), first) and run.best_epoch == 1
+    run = training.train(**resume, max_steps=8)
+    part = best(run)
+    assert run.best_epoch == 2 and not same(part, first)
+    last = run.load_model("last").get_weights()
+    assert same(part, last)
+    run = training.train(**resume, max_steps=12)
+    assert [row["step"] for row in run.history] == [6, 12]
+    assert run.best_epoch == 1 and same(best(run), first)
+    assert not run.former_weights_file.exists()
+    # Without a whole epoch there is no best one.
+    alone = training.train(recipe, tiny_text, tmp_path / "alone", max_steps=2, verbose=0)
+    assert alone.best_epoch == 1
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    resume["run_dir"] = alone.folder
+    alone = training.train(**resume, max_steps=4, callbacks=[Stop()])
+    assert alone.history == [] and alone.status["step"] == 3
+    with pytest.raises(FileNotFoundError, match="No epoch has ended yet"):
+        alone.load_model()
 
 
 def test_schedule_and_early_stopping_work_in_a_run(tmp_path, tiny_recipe, tiny_text):
@@ -268,6 +328,45 @@ def test_two_processes_do_not_share_a_folder(finished):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(RuntimeError, match="another process"):
             training.train(run_dir=run.folder, resume=True, verbose=0)
+
+
+def test_a_folder_in_which_another_begins_meanwhile(tmp_path, tiny_recipe, tiny_text, monkeypatch):
+    """The run of whoever came first stays as it is."""
+    fcntl = pytest.importorskip("fcntl")
+    folder = tmp_path / "run"
+    load_data = building.load_data
+
+    def other_first(recipe, *arguments, **changes):
+        folder.mkdir()
+        (folder / "recipe.json").write_text(tiny_recipe.replace(seed=7).to_json())
+        return load_data(recipe, *arguments, **changes)
+
+    with monkeypatch.context() as patch, pytest.raises(FileExistsError, match="a run already"):
+        patch.setattr(building, "load_data", other_first)
+        training.train(tiny_recipe, tiny_text, folder, max_steps=5, verbose=0)
+    assert training.load_run(folder).recipe.seed == 7
+    assert not (folder / "status.json").exists() and not (folder / "vocabulary.txt").exists()
+    # The other has only just begun.
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with (empty / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another process"):
+            training.train(tiny_recipe, tiny_text, empty, max_steps=1, verbose=0)
+    assert {path.name for path in empty.iterdir()} == {".lock", "backup"}
+
+
+def test_other_data_are_refused_when_a_run_goes_on(finished, tmp_path, tiny_text):
+    run, _ = finished
+    other = tmp_path / "other"
+    other.mkdir()
+    swap = bytes.maketrans(b"a", b"z")  # as many tokens
+    for file in tiny_text.iterdir():
+        (other / file.name).write_bytes(file.read_bytes().translate(swap))
+    before = run.vocabulary_file.read_bytes()
+    with pytest.raises(ValueError, match="must have the tokens of .*vocabulary.txt"):
+        training.train(run_dir=run.folder, data_dir=other, resume=True, verbose=0)
+    assert run.vocabulary_file.read_bytes() == before
 
 
 def test_plain_progress(tmp_path, tiny_recipe, tiny_text):

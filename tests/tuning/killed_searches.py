@@ -22,8 +22,7 @@ def die() -> None:
 
 def search(folder: Path, data: Path, moment: list) -> None:
     """Begins or resumes the search and kills this process at the moment."""
-    from keras_seq import tuning, zoo
-    from keras_seq.training import files
+    from keras_seq import _files, tuning, zoo
     from keras_seq.tuning import trial
 
     left = {"count": moment[2] if moment[:1] in (["write"], ["written"]) else 0}
@@ -46,7 +45,7 @@ def search(folder: Path, data: Path, moment: list) -> None:
     def list_trials():
         return list(folder.glob("trial_*"))
 
-    files.os.replace = killing_replace
+    _files.os.replace = killing_replace
     trial.EndAfter = KillingEnd
     tuning.search(
         zoo.recipe("pru_python_docs").replace(**TINY),

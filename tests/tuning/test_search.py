@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from keras_seq import training, tuning, zoo
+from keras_seq import _files, training, tuning, zoo
 from keras_seq.cli.app import app
-from keras_seq.training import files
 from keras_seq.tuning import tuners
 from keras_seq.tuning.trial import TrialFailed, Trials
 
@@ -445,7 +444,7 @@ def test_a_trial_that_is_still_trained_is_waited_for(tmp_path, monkeypatch):
     held, released = threading.Event(), []
 
     def hold():
-        with files.lock(tmp_path):
+        with _files.lock(tmp_path):
             held.set()
             time.sleep(0.5)
             released.append(True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_seq.training import files
+from keras_seq import _files
 from keras_seq.training.watching.labels import label
 
 MOST = 10_000  # vectors; the browser gets them all
@@ -36,7 +36,7 @@ def write_embedding(folder: Path, model: Any, tokens: Sequence[bytes]) -> None:
 
     shown = [label(token) for token in tokens[:MOST]]
     lines = ["token\tid", *(f"{token}\t{i}" for i, token in enumerate(shown))]
-    files.write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
+    _files.write_text(folder / "metadata.tsv", "\n".join(lines) + "\n")
     with tf.device("CPU:0"):
         vectors = tf.Variable(word_vectors(model, len(shown)))
     # The path stays out of the configuration, so that the folder can be moved: TensorBoard looks

@@ -1,0 +1,140 @@
+"""Reading files that may be broken: every error names the file, the place in it and the remedy."""
+
+import contextlib
+import json
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+RATIO, SLACK = 100, 1 << 26  # what may be unpacked: so many times the file's own size, and 64 MiB
+
+
+class BrokenFileError(ValueError):
+    """A file that cannot be used.
+
+    Args:
+        problem: what is wrong, in one sentence.
+        path: the file or folder at fault, or `None` where there is none.
+        place: where in the file, for example `"line 12"` or `"byte 4096"`.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | Path | None = None,
+        place: str | None = None,
+        remedy: str | None = None,
+    ):
+        self.problem = problem
+        self.path = None if path is None else str(path)
+        self.place = place
+        self.remedy = remedy
+        where = ", ".join(part for part in (self.path, place) if part)
+        text = f"{where}: {problem}" if where else problem
+        super().__init__(f"{text} {remedy}" if remedy else text)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+    """Within, whatever a damaged file makes a reader raise becomes an error that names the file.
+
+    Args:
+        path: the file.
+        what: what it should be, for example `"a checkpoint"`.
+        remedy: what the user can do about it.
+
+    Raises:
+        BrokenFileError: in place of any other error but that of a file which is not there.
+    """
+    try:
+        yield
+    except (BrokenFileError, FileNotFoundError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, ValueError | OSError) or not text:
+            text = f"{type(error).__name__}: {text}"
+        raise BrokenFileError(
+            f"it cannot be read as {what}: {text[:500].rstrip('.')}.", path=path, remedy=remedy
+        ) from error
+
+
+def regular(path: str | Path, remedy: str = "Give the path of a file on disk.") -> Path:
+    """The path, once it has proved to be a file: nobody waits for a pipe or reads a device.
+
+    Raises:
+        FileNotFoundError: if there is nothing.
+        BrokenFileError: for a folder, a pipe, a socket or a device.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file.") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        raise BrokenFileError(f"no file has this name ({error}).", path=path) from error
+    if stat.S_ISREG(mode):
+        return path
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise BrokenFileError(f"it is {kind}, not a file.", path=path, remedy=remedy)
+
+
+def read_text(path: str | Path, what: str, remedy: str) -> str:
+    """The text of a file in UTF-8."""
+    with reading(path, what, remedy):
+        content = regular(path, remedy).read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise BrokenFileError(
+            f"the byte {content[error.start]:#04x} is not valid UTF-8 here.",
+            path=path,
+            place=f"byte {error.start}, line {content[: error.start].count(10) + 1}",
+            remedy=remedy,
+        ) from error
+
+
+def read_object(path: str | Path, what: str, remedy: str) -> dict[str, Any]:
+    """The object of a JSON file."""
+    text = read_text(path, what, remedy)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        problem = f"this is not JSON ({error.msg})." if text.strip() else "the file is empty."
+        raise BrokenFileError(problem, path=path, place=place, remedy=remedy) from error
+    except (RecursionError, ValueError) as error:  # nested too deep; a number of too many digits
+        problem = f"this is not {what} ({type(error).__name__}: {error})."
+        raise BrokenFileError(problem, path=path, remedy=remedy) from error
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise BrokenFileError(
+            f"{what} must be a JSON object, not a {kind}.", path=path, remedy=remedy
+        )
+    return value
+
+
+def check_unpacked(archive: zipfile.ZipFile, limit: int | None = None) -> None:
+    """Refuses a zip file that would unpack to far more than it holds.
+
+    Args:
+        archive: the open file; nothing is unpacked yet.
+        limit: most bytes of all its entries; by default a hundred times the stored ones and 64 MiB.
+
+    Raises:
+        ValueError: if there is more.
+    """
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    most = SLACK + RATIO * sum(entry.compress_size for entry in entries)
+    most = most if limit is None else min(most, limit)
+    if unpacked > most:
+        raise ValueError(
+            f"it unpacks to {unpacked:,} bytes where at most {most:,} are expected; nothing was "
+            "unpacked"
+        )
