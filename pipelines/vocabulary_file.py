@@ -120,7 +120,7 @@ def read_description(path: Path) -> tuple[str, str | None] | None:
             place=error.place,
             remedy=remedy,
         ) from error
-    level, space = settings.get("level"), settings.get("space")
+    level, space = str(settings.get("level")), settings.get("space")
     fits = level in LEVELS and (space is None or (isinstance(space, str) and space))
     if not fits or settings.get("settings_sha256", _digest(settings)) != _digest(settings):
         raise DataError(

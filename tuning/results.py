@@ -11,6 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from keras_seq import _files
+from keras_seq._reading import read_object, reading
+from keras_seq.training.run import Run
 from keras_seq.tuning.objectives import Objective, objective
 from keras_seq.tuning.parameters import Parameter
 from keras_seq.tuning.picture import draw_trials
@@ -18,6 +20,7 @@ from keras_seq.tuning.space import from_json
 from keras_seq.zoo import Recipe
 
 SEARCH = "search.json"
+RESTORE = "Restore it from a copy of the search."
 FIGURES = ("trial", "status", "value", "best_epoch", "epochs", "parameters", "seconds", "reason")
 STATUS = {"COMPLETED": "completed", "RUNNING": "running"}
 
@@ -52,8 +55,7 @@ class Results:
         best = self.best
         if best is None:
             return None
-        file = self.folder / f"trial_{best['trial']}" / "run" / "recipe.json"
-        recipe = Recipe.from_json(file.read_text(encoding="utf-8"))
+        recipe = Run(self.folder / f"trial_{best['trial']}" / "run").recipe
         note = (
             f"Found by a search over {recipe.name}: trial {best['trial']} of {len(self.rows)}, "
             f"{self.objective.name} {best['value']:.5g} in epoch {best['best_epoch']}."
@@ -128,7 +130,10 @@ def load_results(folder: str | Path) -> Results:
     folder = Path(folder)
     search = read_search(folder)
     goal, space = objective(search["objective"]), from_json(search["space"])
-    rows = [_row(file, space) for file in sorted(folder.glob("trial_*/trial.json"))]
+    rows = []
+    for file in sorted(folder.glob("trial_*/trial.json")):
+        with reading(file, "a trial", RESTORE):
+            rows.append(_row(file, space))
 
     def rank(row):
         value = row["value"]
@@ -149,13 +154,18 @@ def read_search(folder: Path) -> dict[str, Any]:
     file = folder / SEARCH
     if not file.is_file():
         raise FileNotFoundError(f"{folder}: no search here, it has no {SEARCH}.")
-    return json.loads(file.read_text(encoding="utf-8"))
+    search = read_object(file, "a search", RESTORE)
+    with reading(file, "a search", RESTORE):  # those that are needed to read the rest
+        Recipe.from_json(json.dumps(search["recipe"]))
+        from_json(search["space"])
+        str.strip(search["objective"])
+    return search
 
 
 def _row(file: Path, space: dict[str, Parameter]) -> dict[str, Any]:
-    trial = json.loads(file.read_text(encoding="utf-8"))
+    trial = read_object(file, "a trial", RESTORE)
     found = file.with_name("result.json")
-    result = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {}
+    result = read_object(found, "the result of a trial", RESTORE) if found.exists() else {}
     status = STATUS.get(trial["status"], "failed")
     if status == "completed" and result.get("value") is None:
         result["value"] = trial["score"]

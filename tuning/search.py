@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from keras_seq.training import building, files
+from keras_seq import _files
+from keras_seq.training import building
 from keras_seq.tuning.chief import is_parallel, is_worker
 from keras_seq.tuning.hparams import log_experiment
 from keras_seq.tuning.hypermodel import keras_tuner_module
@@ -122,7 +123,9 @@ def search(
         devices,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.nullcontext() if is_worker() else files.lock(folder):
+    with contextlib.nullcontext() if is_worker() else _files.lock(folder):
+        if not resume:  # another process may have begun one meanwhile
+            _refuse_known(folder)
         oracle = make_oracle(
             settings["tuner"],
             work,
@@ -208,13 +211,9 @@ def _folder(recipe: Recipe | str | None, run_dir: str | Path | None, resume: boo
 
 def _settings(folder: Path, given: dict[str, Any], resume: bool) -> dict[str, Any]:
     """What the search is: as it was begun, or as it is given."""
-    known = (folder / SEARCH).is_file()
-    if known and not resume and not is_worker():
-        raise FileExistsError(
-            f"{folder} holds a search already. Continue it with `resume=True` (--resume), or "
-            "choose another `run_dir`."
-        )
-    if known and resume:
+    if not resume:
+        _refuse_known(folder)
+    elif (folder / SEARCH).is_file():
         return _resumed(folder, given)
     if (folder / "recipe.json").is_file():
         raise FileExistsError(
@@ -238,6 +237,14 @@ def _settings(folder: Path, given: dict[str, Any], resume: bool) -> dict[str, An
         "objective": (given["objective"] or recipe.monitor).removeprefix("val_"),
         "trials": trials,
     }
+
+
+def _refuse_known(folder: Path) -> None:
+    if (folder / SEARCH).is_file() and not is_worker():
+        raise FileExistsError(
+            f"{folder} holds a search already. Continue it with `resume=True` (--resume), or "
+            "choose another `run_dir`."
+        )
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -272,7 +279,7 @@ def _save(folder: Path, settings: dict[str, Any]) -> None:
         "recipe": json.loads(settings["recipe"].to_json()),
         "space": to_json(settings["space"]),
     }
-    files.write_json(folder / SEARCH, document)
+    _files.write_json(folder / SEARCH, document)
 
 
 def _check_strategy(strategy: str | None) -> str | None:

@@ -1,12 +1,12 @@
 """Search spaces as data: checks, JSON, and what a trial's values mean for a recipe."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_seq import _files
+from keras_seq._reading import read_object, reading
 from keras_seq.tuning.parameters import Choice, Float, Int, Parameter
 from keras_seq.zoo import Recipe
 
@@ -146,7 +146,7 @@ def load_space(path: str | Path) -> dict[str, Parameter]:
     Raises:
         ValueError: if the file holds none.
     """
-    try:
-        return from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    remedy = "Write it as `save_space` does."
+    space = read_object(path, "a search space", remedy)
+    with reading(path, "a search space", remedy):
+        return from_json(space)
