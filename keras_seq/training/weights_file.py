@@ -192,7 +192,5 @@ def _digest(file) -> str:
         kind = array.attrs.get("dtype", "")  # Keras' note on types that HDF5 does not know
         digest.update(f"{name} {values.dtype} {kind} {array.shape}\n".encode())
         plain = values.dtype.kind in "biufV"
-        digest.update(
-            memoryview(values.reshape(-1).view(np.uint8)) if plain else repr(values).encode()
-        )
+        digest.update(values.tobytes() if plain else repr(values).encode())
     return digest.hexdigest()
