@@ -106,13 +106,15 @@ def wheel(tmp_path_factory) -> list[str]:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=leave_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    subprocess.run(
+    built = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "out", "."],
         cwd=folder,
         check=True,
         capture_output=True,
+        text=True,
         timeout=300,
     )
+    assert "absent from the `packages`" not in built.stdout + built.stderr
     (path,) = (folder / "out").glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()
