@@ -166,6 +166,19 @@ def test_text_with_no_run_and_no_training(tmp_path):
     assert to.read_text() == result.stdout
 
 
+def test_text_under_rules():
+    arguments = ("generate", "--prompt", "The ", "--length", 12, "--json", "--stop", "<eos>")
+    ruled = call(*arguments, "--ban", "e", "--ban", "t", "--repetition-penalty", 1.2)
+    assert ruled.exit_code == 0, ruled.stderr
+    text = json.loads(ruled.stdout)["text"]
+    assert text and not set(text) & set("et\n")
+    searched = call(*arguments, "--beams", 3, "--length-penalty", 1)
+    assert searched.exit_code == 0, searched.stderr
+    assert "\n" not in json.loads(searched.stdout)["text"]
+    unknown = call(*arguments, "--ban", "cow")
+    assert "`ban` must hold tokens of the vocabulary" in json.loads(unknown.stdout)["error"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -173,6 +186,9 @@ def test_text_with_no_run_and_no_training(tmp_path):
         (("generate", "RUN", "--to", "x.mid", "--prompt", "a"), "there is no --prompt"),
         (("generate", "RUN", "--to", "x.mid", "--prime", "none.mid"), "--prime takes a MIDI file"),
         (("generate", "RUN", "--to", "x.mid", "--prime", "test:9"), "has the tunes 0 to 2"),
+        (("generate", "RUN", "--to", "x.mid", "--stop", "a"), "there is no --stop"),
+        (("generate", "RUN", "--to", "x.mid", "--beams", "2"), "there is no --beams"),
+        (("generate", "--beams", "2", "--top-k", "3"), "--beams searches and draws nothing"),
         (("generate", "--prime", "test:1"), "there is no --prime"),
         (("generate", "--top-notes", "3"), "there is no --top-notes"),
         (("weights", "RUN"), "a --name"),

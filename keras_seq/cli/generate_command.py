@@ -42,6 +42,29 @@ def generate(
     top_p: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Draw from this share of the probability.")
     ] = 1.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="End the text at this token, for example <eos>. May be repeated.",
+        ),
+    ] = None,
+    ban: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="Never take it, for example <unk>. May be repeated."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(help="Above 1, tokens that the text holds become less likely; 1 for none."),
+    ] = 1.0,
+    beams: Annotated[
+        int,
+        typer.Option(min=1, help="Above 1, search the likeliest text with so many beams."),
+    ] = 1,
+    length_penalty: Annotated[
+        float,
+        typer.Option(min=0.0, help="Of the search: 0 compares texts, 1 their mean token."),
+    ] = 0.0,
     to: Annotated[
         Path | None,
         typer.Option("--to", help="File to write: a MIDI file, with a picture beside it; or text."),
@@ -76,7 +99,17 @@ def generate(
         source=source,
         weights=weights,
         data_dir=data_dir,
-        text={"prompt": prompt, "top_k": top_k, "top_p": top_p, **draws},
+        text={
+            "prompt": prompt,
+            "top_k": top_k,
+            "top_p": top_p,
+            "stop": stop or [],
+            "ban": ban or [],
+            "repetition_penalty": repetition_penalty,
+            "beams": beams,
+            "length_penalty": length_penalty,
+            **draws,
+        },
         tune={"top_notes": top_notes, **draws},
         to=to,
         prime=prime,
@@ -102,6 +135,10 @@ def _generate(
     model, recipe, run = training.load_model(source, weights)
     if recipe.task == "language_model":
         _refuse("text", recipe, {"--prime": prime, "--top-notes": tune["top_notes"]})
+        draws = {"--top-k": text["top_k"], "--top-p": text["top_p"] < 1}
+        for name, given in ({"--temperature": text["temperature"] != 1} | draws).items():
+            if given and text["beams"] > 1:
+                raise UsageError(f"--beams searches and draws nothing. Leave {name} out.")
         vocabulary = vocabulary_of(source, recipe, run, weights, data_dir)
         _text(output, recipe.name, model, vocabulary, to, **text)
         return
@@ -109,7 +146,16 @@ def _generate(
         raise UsageError(
             f"{recipe.name} is no language model and no model of tunes; it generates nothing."
         )
-    only_text = {"--prompt": text["prompt"], "--top-k": text["top_k"], "--top-p": text["top_p"] < 1}
+    only_text = {
+        "--prompt": text["prompt"],
+        "--top-k": text["top_k"],
+        "--top-p": text["top_p"] < 1,
+        "--stop": text["stop"],
+        "--ban": text["ban"],
+        "--repetition-penalty": text["repetition_penalty"] != 1,
+        "--beams": text["beams"] > 1,
+        "--length-penalty": text["length_penalty"],
+    }
     _refuse("tunes", recipe, only_text)
     if to is None:
         raise UsageError(f"{recipe.name} makes tunes. Give the MIDI file to write: --to tune.mid.")

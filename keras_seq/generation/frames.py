@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.generation.note_sampling import check_note_options, sample_notes
+from keras_seq.generation.sampling import as_tensor, check_length_and_seed
 from keras_seq.generation.stepping import stepper
 from keras_seq.models import FrameModel
 
@@ -50,13 +51,7 @@ def generate_frames(
     if not isinstance(model, FrameModel):
         raise TypeError(f"`model` must be a FrameModel. Received: model={model!r}.")
     check_note_options(temperature, top_notes)
-    for name, value in (("length", length), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"`{name}` must be an integer. Received: {name}={value!r}.")
-    if length < 0:
-        raise ValueError(f"`length` must be 0 or more. Received: length={length}.")
-    if not -(2**31) <= seed < 2**31:
-        raise ValueError(f"`seed` must fit in 32 bits. Received: seed={seed}.")
+    check_length_and_seed(length, seed)
     silence = np.zeros((1, model.notes), "float32")
     prime = silence if prime is None else np.asarray(prime, "float32")
     if prime.ndim != 2 or prime.shape[1] != model.notes or not len(prime):
@@ -64,22 +59,21 @@ def generate_frames(
             f"`prime` must be of shape (t, {model.notes}) with a frame or more. Received: "
             f"prime.shape={prime.shape}."
         )
-    return _frames(model, prime, length, float(temperature), int(top_notes), seed)
+    options = (as_tensor(temperature, tf.float32), as_tensor(top_notes, tf.int32))
+    return _frames(model, prime, length, *options, seed)
 
 
-def _frames(model, prime, length: int, temperature: float, top_notes: int, seed: int):
+def _frames(model, prime, length: int, temperature, top_notes, seed: int):
     steps = stepper(model)
 
     def draw(pair, temperature, top_notes, inputs, *state):
         logits, state = steps.advance(inputs, *state)
         return sample_notes(logits[:, -1], temperature, top_notes, pair), state
 
-    if steps.draw_notes is None:
-        steps.draw_notes = tf.function(draw, reduce_retracing=True, autograph=False)
+    draw_notes = steps.compiled("notes", draw)
     state, feed = steps.initial_state(1), tf.constant(prime[None])
-    temperature, top_notes = tf.constant(temperature), tf.constant(top_notes)
     for position in range(length):
-        frame, state = steps.draw_notes(
+        frame, state = draw_notes(
             tf.constant([seed, position]), temperature, top_notes, feed, *state
         )
         feed = frame[:, None]

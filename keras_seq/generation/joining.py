@@ -19,7 +19,7 @@ class Joiner:
     def __init__(self, vocabulary, before: bytes = b""):
         self._tokens: list[bytes] = vocabulary.tokens
         self._words = vocabulary.level == "word"
-        self._names = _plain(vocabulary)
+        self._names = shown_as(vocabulary)
         self._glue = self._words and before[-1:] not in (b"", *_bytes_of(WHITE_SPACE))
         # A character may be spread over several tokens.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -52,7 +52,7 @@ def join(vocabulary, tokens, keep, before) -> Any:
         (b,) valid UTF-8 text.
     """
     pieces = tokens
-    for name, text in _plain(vocabulary).items():
+    for name, text in shown_as(vocabulary).items():
         pieces = tf.where(tokens == name, text, pieces)
     if vocabulary.level == "word":
         ends = pieces == b"\n"
@@ -69,7 +69,7 @@ def valid_text(text) -> Any:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
-def _plain(vocabulary) -> dict[bytes, bytes]:
+def shown_as(vocabulary) -> dict[bytes, bytes]:
     """Tokens that stand for white space, and it."""
     names: dict[bytes, bytes] = {b"<eos>": b"\n"}
     if getattr(vocabulary, "space", None) is not None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_seq.generation.sampling import check_options
+from keras_seq.generation.sampling import as_tensor, check, check_options, usable_temperature
 
 
 def sample_notes(logits, temperature: Any = 1.0, top_notes: Any = 0, seed: Any = 0) -> Any:
@@ -24,6 +24,7 @@ def sample_notes(logits, temperature: Any = 1.0, top_notes: Any = 0, seed: Any =
 
     Raises:
         ValueError: for a number out of range.
+        tf.errors.InvalidArgumentError: for logits that are NaN.
 
     Example:
 
@@ -34,15 +35,20 @@ def sample_notes(logits, temperature: Any = 1.0, top_notes: Any = 0, seed: Any =
     """
     check_note_options(temperature, top_notes)
     logits = tf.cast(logits, tf.float32)
-    temperature = tf.cast(temperature, tf.float32)
-    cold = temperature == 0
-    chance = tf.sigmoid(logits / tf.where(cold, 1.0, temperature))
+    sane = tf.debugging.Assert(
+        tf.reduce_all(tf.equal(logits, logits)),
+        ["`logits` must not be NaN: did training diverge?"],
+    )
+    with tf.control_dependencies([] if sane is None else [sane]):
+        logits = tf.identity(logits)
+    cold, temperature = usable_temperature(as_tensor(temperature, tf.float32))
+    chance = tf.sigmoid(logits / temperature)
     pair = tf.cast(seed, tf.int32)
     pair = tf.stack([pair, 0]) if pair.shape.rank == 0 else pair
     uniform = tf.random.stateless_uniform(tf.shape(logits), pair, alg="philox")
     sounds = tf.where(cold, logits > 0, uniform < chance)
     count = tf.shape(logits)[1]
-    top_notes = tf.cast(top_notes, tf.int32)
+    top_notes = as_tensor(top_notes, tf.int32)
     kept = tf.where(top_notes > 0, tf.minimum(top_notes, count), count)
     order = tf.argsort(logits, axis=1, direction="DESCENDING", stable=True)
     rank = tf.argsort(order, axis=1)
@@ -56,10 +62,11 @@ def check_note_options(temperature, top_notes) -> None:
         ValueError: for a number out of range.
     """
     check_options(temperature, 0, 1.0)
-    if tf.is_tensor(top_notes):
-        return
-    if isinstance(top_notes, bool) or not isinstance(top_notes, int) or top_notes < 0:
-        raise ValueError(
-            "`top_notes` must be an integer, 0 or more: 0 lets all notes be drawn. "
-            f"Received: top_notes={top_notes!r}."
-        )
+    check(
+        "top_notes",
+        top_notes,
+        lambda x: x >= 0,
+        "must be an integer, 0 or more",
+        "0 lets all notes be drawn",
+        integer=True,
+    )

@@ -28,6 +28,7 @@ class Stepper:
         state_specs: shape and type of each part.
         advance: (inputs, *state) → (what `log_probs` reads, flat state).
         draw: (ids, temperature, top_k, top_p, seed, *state) → (the (b,) next tokens, flat state).
+        vocabulary_size: number of tokens.
 
     Args:
         model: the model. It is built if it was not.
@@ -59,9 +60,8 @@ class Stepper:
         self.state_specs = [tf.TensorSpec(x.shape, x.dtype, name=name) for name, x in parts]
         self._initial = start
 
-        self.advance = tf.function(
-            self._advance, input_signature=[inputs, *self.state_specs], autograph=False
-        )
+        self._inputs = [inputs, *self.state_specs]
+        self.advance = tf.function(self._advance, input_signature=self._inputs, autograph=False)
         option, whole = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.int32)
         pairs = tf.TensorSpec((None, 2), tf.int32)
         self.draw = tf.function(
@@ -69,8 +69,8 @@ class Stepper:
             input_signature=[inputs, option, whole, option, pairs, *self.state_specs],
             autograph=False,
         )
-        self.batched: Any = None  # the compiled loop of `generate_ids`
-        self.draw_notes: Any = None  # the compiled step of `generate_frames`
+        self._compiled: dict[Any, Any] = {}
+        self._size: int | None = None
 
     @property
     def model(self) -> keras.Model:
@@ -79,6 +79,41 @@ class Stepper:
         if model is None:
             raise RuntimeError("The model of this Stepper is gone. Keep a reference to it.")
         return model
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens that the model gives probabilities to."""
+        if self._size is None:
+            known = getattr(self.model, "vocabulary_size", None)
+            self._size = known if known is not None else self._width()
+        return self._size
+
+    def _width(self) -> int:
+        traced = tf.function(
+            lambda ids, *state: self.last_log_probs(self.advance(ids, *state)[0]), autograph=False
+        ).get_concrete_function(*self._inputs)
+        width = traced.structured_outputs.shape[-1]
+        if width is None:
+            raise ValueError(
+                "The model must say how many tokens it knows. Received: a model whose outputs are "
+                "of no fixed width. Give it an attribute `vocabulary_size`."
+            )
+        return width
+
+    def compiled(self, key, function, input_signature=None) -> Any:
+        """A function of this model as a graph, made once for each key.
+
+        Args:
+            key: what tells it from the others.
+            function: what is traced. It must not hold the model, as the Stepper does not.
+            input_signature: of `tf.function`; `None` to trace for whatever comes.
+        """
+        if key not in self._compiled:
+            options: dict[str, Any] = {"reduce_retracing": True}
+            if input_signature is not None:
+                options = {"input_signature": input_signature}
+            self._compiled[key] = tf.function(function, autograph=False, **options)
+        return self._compiled[key]
 
     def initial_state(self, batch_size) -> list:
         """The zero state of `batch_size` sequences, as a flat list."""

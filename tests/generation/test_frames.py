@@ -3,6 +3,7 @@
 import mido
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
 from keras_seq.generation import (
@@ -40,6 +41,23 @@ def test_notes_are_drawn_with_their_chances():
     again = [sample_notes(logits, seed=seed).numpy() for seed in (1, 1, 2)]
     np.testing.assert_array_equal(again[0], again[1])
     assert (again[0] != again[2]).any()
+
+
+def test_options_at_their_extremes():
+    logits = np.tile(np.array([[0.0, 2.0, -1.0, 1e30, -np.inf]], "float32"), (4000, 1))
+    for temperature in (1e300, 3e38, tf.constant(1e300, tf.float64)):
+        chance = sample_notes(logits, temperature).numpy().mean(axis=0)
+        np.testing.assert_allclose(chance[:3], 0.5, atol=0.04)
+        assert chance[4] == 0
+    for temperature in (1e-45, 1e-38, 1e-300):
+        np.testing.assert_array_equal(sample_notes(logits, temperature)[0, 1:], [1, 0, 1, 0])
+        assert 0.45 < sample_notes(logits, temperature).numpy()[:, 0].mean() < 0.55
+    assert sample_notes(logits[:1], 0.0, top_notes=2**40).numpy().sum() == 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`top_notes` must be"):
+        sample_notes(logits, top_notes=tf.constant(-1))
+    for bad in (np.nan, -np.nan):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="`logits` must not be NaN"):
+            sample_notes([[0.0, bad]])
 
 
 def test_no_more_than_the_likeliest_notes():

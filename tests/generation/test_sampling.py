@@ -39,6 +39,19 @@ EVERY = [0, 1, 3, 4, 5]
         ({"top_p": 0.39}, share([1])),
         ({"top_k": 3, "top_p": 0.6}, share([1, 3])),  # 0.4 / 0.85 < 0.6 <= 0.65 / 0.85
         ({"top_p": 1e-9}, share([1])),
+        # The ends of what is allowed, and numbers that float32 and int32 do not hold.
+        ({"top_p": 1e-45}, share([1])),
+        ({"top_p": 1e-300}, share([1])),
+        ({"top_p": 1 - 1e-12}, share(EVERY)),
+        ({"temperature": 1e-45}, share([1])),
+        ({"temperature": 1e-38, "top_p": 0.9}, share([1])),
+        ({"temperature": 1e-300}, share([1])),
+        ({"temperature": 3e38}, share(EVERY, 0.0)),
+        ({"temperature": 1e300}, share(EVERY, 0.0)),
+        ({"temperature": 10**400}, share(EVERY, 0.0)),
+        ({"top_k": 2**40}, share(EVERY)),
+        # All are equal at such a temperature; of equal ones the first are kept.
+        ({"top_k": 2**31 - 1, "top_p": 1e-45, "temperature": 1e300}, share([0])),
     ],
 )
 def test_draws_from_the_distribution(options, expected):
@@ -73,6 +86,32 @@ def test_graph_and_tensors_give_what_numbers_give(options):
     assert (sample(rows, **options).numpy() != want).any()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_every_type_of_log_probabilities(dtype):
+    """Half precision is computed with in float32: a temperature of 1e5 is not infinite in it."""
+    rows = tf.cast(np.tile(LOG_PROBS, (20_000, 1)), dtype)
+    for options, expected in (
+        ({}, share(EVERY)),
+        ({"temperature": 1e5}, share(EVERY, 0.0)),
+        ({"temperature": 1e-7}, share([1])),
+        ({"top_p": tf.constant(1e-45, tf.float64)}, share([1])),
+        ({"temperature": tf.constant(1e300, tf.float64)}, share(EVERY, 0.0)),
+        ({"top_k": tf.constant(2**40)}, share(EVERY)),
+    ):
+        drawn = sample(rows, seed=2, **options).numpy()
+        got = np.bincount(drawn, minlength=len(LOG_PROBS)) / len(drawn)
+        assert len(got) == len(LOG_PROBS) and not got[expected == 0].any()
+        np.testing.assert_allclose(got, expected, atol=0.02)
+    assert sample([[0, 3, 1]], temperature=0).numpy() == 1  # integers are logits too
+
+
+def test_rows_with_one_token_that_can_be():
+    row = np.full((1, 5), -np.inf, "float32")
+    row[0, 3] = -1e30
+    for options in ({}, {"temperature": 1e300}, {"temperature": 1e-45}, {"top_p": 1e-45}):
+        assert sample(np.tile(row, (200, 1)), seed=4, **options).numpy().tolist() == [3] * 200
+
+
 def test_rows_have_their_own_options_and_seeds():
     rows = np.tile(LOG_PROBS, (4, 1))
     options = {
@@ -100,6 +139,8 @@ def test_rows_have_their_own_options_and_seeds():
         ({"top_p": 0.0}, "`top_p`.*Received: top_p=0.0"),
         ({"top_p": 1.01}, "`top_p`"),
         ({"top_p": True}, "`top_p`"),
+        ({"seed": 2**40}, "`seed` must fit in 32 bits"),
+        ({"seed": 1.5}, "`seed` must be an integer"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
