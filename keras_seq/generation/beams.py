@@ -97,7 +97,11 @@ def check_beams(beams, length_penalty) -> None:
     Raises:
         ValueError: for them.
     """
-    if isinstance(beams, bool) or not isinstance(beams, Integral) or not 1 <= beams <= MOST_BEAMS:
+    if (
+        isinstance(beams, bool)
+        or not isinstance(beams, Integral)
+        or not 1 <= int(beams) <= MOST_BEAMS
+    ):
         raise ValueError(
             f"`beams` must be an integer from 1 to {MOST_BEAMS}. Received: beams={beams!r}."
         )

@@ -85,7 +85,7 @@ class Stepper:
         """Number of tokens that the model gives probabilities to."""
         if self._size is None:
             known = getattr(self.model, "vocabulary_size", None)
-            self._size = known if known is not None else self._width()
+            self._size = int(self._width() if known is None else known)
         return self._size
 
     def _width(self) -> int:

@@ -17,8 +17,10 @@ from keras_seq.pipelines import Vocabulary
 VOCABULARY = words()
 RULES: dict[str, Any] = {"stop": ["<eos>", "dog"], "ban": "<unk>", "repetition_penalty": 1.5}
 IDS: dict[str, Any] = {
-    name: token_ids(VOCABULARY, RULES[name], name) for name in ("stop", "ban")
-} | {"repetition_penalty": 1.5}
+    "stop": token_ids(VOCABULARY, RULES["stop"], "stop"),
+    "ban": token_ids(VOCABULARY, RULES["ban"], "ban"),
+    "repetition_penalty": 1.5,
+}
 
 
 @pytest.fixture(scope="module")
