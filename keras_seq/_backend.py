@@ -157,7 +157,8 @@ def write_rows(buffer, rows, slot):
         chosen = keras.ops.reshape(chosen, (1, -1, 1))
         return keras.ops.where(chosen, keras.ops.expand_dims(rows, 1), buffer)
     if tf is None or traced_for_xla():
-        return keras.ops.slice_update(buffer, (0, slot, 0), rows[:, None])
+        none = keras.ops.zeros_like(slot)
+        return keras.ops.slice_update(buffer, (none, slot, none), rows[:, None])
     batch, slots, size = keras.ops.shape(buffer)
     places = tf.range(batch) * slots + slot
     flat = tf.reshape(buffer, (batch * slots, size))

@@ -68,7 +68,7 @@ def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int,
             index, inside = rows(turn)
             *_, target, logits = forward(index, inside, hidden, *unpack(arrays))
             loss = ops.sparse_categorical_crossentropy(target, logits, from_logits=True)
-            loss = ops.where(inside, loss, ops.zeros_like(loss))
+            loss = ops.where(inside, ops.cast(loss, dtype), ops.zeros((), dtype))
             return turn + 1, losses + ops.scatter(index[:, None], loss, (size,))
 
         state = (ops.zeros((), "int32"), ops.zeros((size,), dtype))
