@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from keras_seq.pipelines.errors import DataError
-from keras_seq.pipelines.text_source import TextSource
+from keras_seq.pipelines.text_source import TextSource, decoded
 from keras_seq.pipelines.vocabulary import EOS, Vocabulary
+
+_SPACES = (b" ", b"\t", b"\n", b"\r", b"\v", b"\f")  # between words, as `bytes.split` has it
 
 
 class Corpus:
@@ -33,7 +35,7 @@ class Corpus:
             for tokens in self._words(source):
                 counter.update(tokens)
             return counter
-        for text in self._characters(source):
+        for text in decoded(source):
             counter.update(text)
         return Counter({character.encode(): n for character, n in counter.items()})
 
@@ -50,12 +52,12 @@ class Corpus:
                 yield np.where(ids < 0, unk or 0, ids)
                 lines += tokens.count(EOS)
             return
-        table = np.full(0x110000, -1, np.int64)
+        table = np.full(0x110000, -1, np.int32)
         for token, i in vocabulary.index.items():
             character = token.decode("utf-8", "replace")
             if len(character) == 1:
                 table[ord(character)] = i
-        for text in self._characters(source):
+        for text in decoded(source):
             ids = table[np.frombuffer(text.encode("utf-32-le"), np.uint32)]
             if unk is None and ids.size and ids.min() < 0:
                 at = int(np.argmax(ids < 0))
@@ -64,26 +66,16 @@ class Corpus:
             characters += len(text)
 
     def _words(self, source: TextSource) -> Iterator[list[bytes]]:
-        for chunk in source.chunks():
-            if not chunk.endswith(b"\n") and chunk[chunk.rfind(b"\n") + 1 :].strip():
-                chunk += b"\n"
-            yield chunk.replace(b"\n", b" <eos> ").split()
-
-    def _characters(self, source: TextSource) -> Iterator[str]:
-        position, line = 0, 1
-        for chunk in source.chunks():
-            try:
-                yield chunk.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"the byte {chunk[error.start]:#04x} is not valid UTF-8 here.",
-                    path=source.label,
-                    place=f"byte {position + error.start}, "
-                    f"line {line + chunk[: error.start].count(10)}",
-                    remedy="Convert the file to UTF-8, for example with `iconv -t UTF-8`.",
-                ) from error
-            position += len(chunk)
-            line += chunk.count(10)
+        rest, begun = b"", False  # a word that may go on; whether its line has words before it
+        for block in source.blocks():
+            block = rest + block
+            cut = max(map(block.rfind, _SPACES)) + 1
+            words, rest = block[:cut], block[cut:]
+            last = words.rfind(b"\n")
+            begun = bool(words[last + 1 :].strip()) or (begun and last < 0)
+            yield words.replace(b"\n", b" <eos> ").split()
+        if rest or begun:  # the last line has no end
+            yield [*rest.split(), EOS]
 
 
 def _unknown(source: TextSource, token: bytes, place: str) -> DataError:

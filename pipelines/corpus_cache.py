@@ -18,7 +18,7 @@ from keras_seq.pipelines.token_file import id_dtype, read_token_file, write_toke
 from keras_seq.pipelines.vocabulary import UNK, Vocabulary
 from keras_seq.pipelines.vocabulary_file import description_file
 
-FORMAT = 1  # of the cached files: raise it when the encoding changes
+FORMAT = 2  # of the cached files: raise it when the encoding changes
 logger = logging.getLogger(__name__)
 
 
@@ -103,8 +103,10 @@ def corpus_stream(corpus, split, vocabulary, source_hash, cache_dir) -> np.ndarr
         return corpus.encode(split, vocabulary)
 
     def in_memory():
-        blocks = [np.asarray(b, id_dtype(vocabulary.size)) for b in encode()]
-        return np.concatenate(blocks) if blocks else np.zeros(0, id_dtype(vocabulary.size))
+        ids = bytearray()  # it grows in place: a list of blocks would be there twice
+        for block in encode():
+            ids += np.asarray(block, id_dtype(vocabulary.size)).tobytes()
+        return np.frombuffer(ids, id_dtype(vocabulary.size))
 
     if cache_dir is False:
         return in_memory()

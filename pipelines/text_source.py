@@ -1,17 +1,19 @@
 """Where the bytes of a text split come from: plain or packed files, or memory."""
 
+import codecs
 import gzip
 import hashlib
+import itertools
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from keras_seq.pipelines.errors import DataError, MissingDataError
 
-CHUNK = 1 << 23
+CHUNK = 1 << 20
 _DAMAGED = (
     EOFError,
     KeyError,
@@ -21,6 +23,8 @@ _DAMAGED = (
     tarfile.TarError,
 )
 _MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
+CONVERT = "Convert the file to UTF-8, for example with `iconv -t UTF-8`."
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # its byte order marks
 
 
 class TextSource:
@@ -29,7 +33,7 @@ class TextSource:
     Args:
         path: a file; `.gz` files are unpacked while read.
         member: name of a file inside `path`, which is then a zip or tar file.
-        content: the text itself, in place of a file.
+        content: the text itself, in place of a file (`bytes`, or a view of some).
         label: the text in messages. Defaults to the path.
     """
 
@@ -38,7 +42,7 @@ class TextSource:
         path: str | Path | None = None,
         *,
         member: str | None = None,
-        content: bytes | None = None,
+        content: bytes | memoryview | None = None,
         label: str | None = None,
     ):
         self.path = None if path is None else Path(path)
@@ -60,31 +64,32 @@ class TextSource:
                     digest.update(block)
         return digest.hexdigest()
 
-    def chunks(self) -> Iterator[bytes]:
-        """Blocks of the text; each but the last ends with a line end.
+    def blocks(self) -> Iterator[bytes]:
+        """Blocks of the text, cut anywhere, without a byte order mark.
 
         Raises:
             DataError: for a file that is missing, packed in another format, cut short or not text.
         """
-        rest, position, empty = b"", 0, True
+        position, empty = 0, True
         for block in self._blocks():
             self._check(block, position)
-            empty = empty and not block
+            if not position:
+                block = block.removeprefix(codecs.BOM_UTF8)
             position += len(block)
-            cut = block.rfind(b"\n") + 1
-            if cut:
-                yield rest + block[:cut]
-                rest = block[cut:]
-            else:
-                rest += block
-        if rest:
-            yield rest
+            if block:
+                empty = False
+                yield block
         if empty:
-            raise DataError("the file is empty.", path=self.label, remedy="Fetch it again.")
+            raise DataError(
+                "the file is empty.", path=self.label, remedy="Give or fetch one with text in it."
+            )
 
-    def read(self) -> bytes:
+    def read(self) -> bytearray:
         """The whole text."""
-        return b"".join(self.chunks())
+        text = bytearray()
+        for block in self.blocks():
+            text += block
+        return text
 
     def _open_raw(self) -> BinaryIO:
         try:
@@ -100,7 +105,8 @@ class TextSource:
 
     def _blocks(self) -> Iterator[bytes]:
         if self.content is not None:
-            yield self.content
+            for start in range(0, len(self.content), CHUNK):
+                yield bytes(self.content[start : start + CHUNK])
             return
         position = 0
         with self._open_raw() as raw:
@@ -144,14 +150,43 @@ class TextSource:
                         place="byte 0",
                         remedy="Unpack it, or give the file the ending of its format (.gz, .zip).",
                     )
+        if position == 0 and block.startswith(_UTF16):
+            raise self._not_utf8("the byte order mark of UTF-16.", 0)
         null = block.find(b"\0")
         if null >= 0:
-            raise DataError(
-                "a zero byte: this is not a text file in UTF-8 or ASCII.",
-                path=self.label,
-                place=f"byte {position + null}",
-                remedy="Convert the file to UTF-8, for example with `iconv -t UTF-8`.",
-            )
+            raise self._not_utf8("a zero byte.", position + null)
+
+    def _not_utf8(self, problem: str, place: int) -> DataError:
+        return DataError(
+            f"{problem} This is not a text file in UTF-8 or ASCII.",
+            path=self.label,
+            place=f"byte {place}",
+            remedy=CONVERT,
+        )
+
+
+class UnixLines(TextSource):
+    """A text whose lines end as in Unix: the carriage returns of Windows' line ends go.
+
+    Args:
+        source: the text.
+    """
+
+    def __init__(self, source: TextSource):
+        super().__init__(label=source.label)
+        self.source = source
+
+    def fingerprint(self) -> str:
+        return f"unix:{self.source.fingerprint()}"
+
+    def blocks(self) -> Iterator[bytes]:
+        rest = b""
+        for block in self.source.blocks():
+            block = rest + block
+            rest = b"\r" if block.endswith(b"\r") else b""  # its line end may come next
+            yield block.removesuffix(rest).replace(b"\r\n", b"\n")
+        if rest:
+            yield rest
 
 
 class SpelledSource(TextSource):
@@ -171,15 +206,54 @@ class SpelledSource(TextSource):
     def fingerprint(self) -> str:
         return f"spelled:{self.source.fingerprint()}"
 
-    def chunks(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[bytes]:
         spelled = None
-        for chunk in self.source.chunks():
+        for lines in whole_lines(self.source.blocks()):
             if spelled is None:
-                spelled = all(len(token) == 1 for token in chunk[:CHUNK].split())
+                spelled = all(len(token) == 1 for token in lines.split())
             if spelled:
-                yield chunk
+                yield lines
             else:
-                yield b"\n".join(spell_line(line) for line in chunk.split(b"\n"))
+                yield b"\n".join(spell_line(line) for line in lines.split(b"\n"))
+
+
+def whole_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same text in blocks of which each but the last ends with a line end."""
+    rest = b""
+    for block in blocks:
+        block = rest + block
+        cut = block.rfind(b"\n") + 1
+        rest = block[cut:]
+        if cut:
+            yield block[:cut]
+    if rest:
+        yield rest
+
+
+def decoded(source: TextSource) -> Iterator[str]:
+    """The characters of a text in UTF-8, in blocks.
+
+    Raises:
+        DataError: for bytes that are not UTF-8, besides what `blocks` raises.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    read, position, line = 0, 0, 1  # the latter two of the first byte that is no character yet
+    for block in itertools.chain(source.blocks(), (None,)):
+        try:
+            text = decoder.decode(block or b"", final=block is None)
+        except UnicodeDecodeError as error:
+            before = error.object[: error.start]
+            raise DataError(
+                f"the byte {error.object[error.start]:#04x} is not valid UTF-8 here.",
+                path=source.label,
+                place=f"byte {position + len(before)}, line {line + before.count(10)}",
+                remedy=CONVERT,
+            ) from error
+        if text:
+            yield text
+        line += text.count("\n")
+        read += len(block or b"")
+        position = read - len(decoder.getstate()[0])
 
 
 def spell_line(line: bytes) -> bytes:

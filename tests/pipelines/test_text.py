@@ -1,7 +1,9 @@
 """Texts of the user."""
 
 import gzip
+import tracemalloc
 
+import numpy as np
 import pytest
 from pipeline_files import scored_ids
 
@@ -80,6 +82,85 @@ def test_undecodable_bytes(tmp_path):
     assert load(tmp_path, level="word").vocabulary.id_of(b"l\xe9ger") != 99
 
 
+def test_words_are_any_bytes(tmp_path):
+    """Latin-1, in one file that is cut."""
+    path = tmp_path / "song.txt"
+    path.write_bytes("Vögel über Bäume und léger\n".encode("latin-1") * 40)
+    data = load(path, level="word", fractions=(0.5, 0.5))
+    assert sum(data.info["tokens"].values()) >= 240
+    assert "Vögel".encode("latin-1") in data.vocabulary
+
+
+@pytest.mark.parametrize("level", ["word", "character"])
+def test_a_byte_order_mark_is_no_token(tmp_path, level):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / f"{encoding}.txt").write_text(TEXT, encoding=encoding)
+    plain, marked = (
+        load(tmp_path / f"{encoding}.txt", level=level) for encoding in ("utf-8", "utf-8-sig")
+    )
+    assert marked.info["tokens"] == plain.info["tokens"]
+    assert marked.vocabulary.tokens == plain.vocabulary.tokens
+    (tmp_path / "utf-16.txt").write_text("漢字" * 90, encoding="utf-16")
+    with pytest.raises(DataError, match=r"byte order mark of UTF-16.*iconv"):
+        load(tmp_path / "utf-16.txt", level=level)
+
+
+def test_windows_line_ends(tmp_path):
+    """They are those of Unix, but for a vocabulary that has the carriage return."""
+    (tmp_path / "unix.txt").write_bytes(TEXT.encode())
+    (tmp_path / "windows.txt").write_bytes(TEXT.replace("\n", "\r\n").encode())
+    unix, windows = load(tmp_path / "unix.txt"), load(tmp_path / "windows.txt")
+    assert windows.info["tokens"] == unix.info["tokens"]
+    assert windows.vocabulary.tokens == unix.vocabulary.tokens
+    by_split = load(tmp_path, train_file="windows.txt", test_file="windows.txt")
+    assert by_split.info["tokens"] == {"train": len(TEXT), "test": len(TEXT)}
+    kept = pipelines.Vocabulary([*unix.vocabulary.tokens, b"\r"], "character")
+    for vocabulary in (kept, tmp_path / "vocabulary.txt"):
+        kept.save(tmp_path / "vocabulary.txt")
+        data = load(tmp_path / "windows.txt", vocabulary=vocabulary)
+        assert sum(data.info["tokens"].values()) == len(TEXT) + TEXT.count("\n")
+
+
+def test_line_ends_between_blocks(tmp_path, monkeypatch):
+    """A block ends anywhere: in a line end, in a character, in a word."""
+    text = "a\r\n\r\rbé\n漢 longer words\r\n\tx \ny" * 12
+    (tmp_path / "song.txt").write_bytes(text.encode())
+    expected = {level: load(tmp_path, level=level) for level in ("word", "character")}
+    for size in (1, 3):
+        monkeypatch.setattr("keras_seq.pipelines.text_source.CHUNK", size)
+        monkeypatch.setattr("keras_seq.pipelines.text.CHUNK", size)
+        for level, data in expected.items():
+            again = load(tmp_path, level=level, cache_dir=False)
+            assert again.info["tokens"] == data.info["tokens"]
+            assert again.vocabulary.tokens == data.vocabulary.tokens
+            np.testing.assert_array_equal(scored_ids(again.test), scored_ids(data.test))
+    plain = text.replace("\r\n", "\n")
+    assert sum(expected["character"].info["tokens"].values()) == len(plain)
+
+
+def test_a_text_too_short_for_its_parts(tmp_path):
+    (tmp_path / "song.txt").write_text("la la la")
+    with pytest.raises(DataError, match=r"8 characters are too few.*none is left for validation"):
+        load(tmp_path)
+    (tmp_path / "song.txt").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(DataError, match=r"song.txt: the file is empty\. Give"):
+        load(tmp_path)
+
+
+def test_texts_in_sub_folders_are_not_read_in_silence(tmp_path, caplog):
+    (tmp_path / "song.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
+    load(tmp_path)
+    assert not caplog.records
+    for name, file in (("deep", "more.txt"), ("run", "vocabulary.txt"), ("run", "recipe.json")):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / file).write_text(TEXT)
+    load(tmp_path)
+    (record,) = caplog.records
+    assert "song.txt.gz is read alone" in record.getMessage()
+    assert "deep/more.txt" in record.getMessage()
+    assert "vocabulary" not in record.getMessage()
+
+
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(MissingDataError, match="no text was given"):
         load()
@@ -117,3 +198,17 @@ def test_tiny_shakespeare(shared_data):
     assert data.info["tokens"] == {"train": 1_003_854, "validation": 111_540}
     assert data.vocabulary.size == 65
     assert sum(float(w.numpy().sum()) for _, _, w in data.validation) == 111_540
+
+
+def test_a_long_text_takes_little_memory(tmp_path):
+    """Beside the text itself, memory for a block of it; the text is one line, as text8 is."""
+    letters = np.random.default_rng(0).integers(ord("a"), ord("z"), 8_000_000, "uint8")
+    (tmp_path / "long.txt").write_bytes(letters.tobytes())
+    tracemalloc.start()
+    try:
+        data = load(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(data.info["tokens"].values()) == letters.size
+    assert peak < 4 * letters.size
