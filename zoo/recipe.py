@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from keras_seq.zoo import recipe_checks
+
 Task = Literal["language_model", "sequence_classifier", "sequence_regressor", "frame_model"]
 
 
@@ -176,11 +178,12 @@ class Recipe:
                 `recipe.replace(**{"optimizer.learning_rate": 1.0, "model.units": 64})`.
 
         Raises:
-            ValueError: for an unknown field or a value of the wrong type.
+            ValueError: for an unknown field, or a value of the wrong type or out of range.
         """
         result = self
         for key, value in changes.items():
             result = _replace(result, key.split("."), value, key)
+        result._check_settings(whole=False)
         return result
 
     def to_json(self) -> str:
@@ -192,73 +195,54 @@ class Recipe:
         """The recipe that `to_json` wrote.
 
         Raises:
-            ValueError: if the text is not JSON, or a field is unknown or missing.
+            ValueError: if the text is not JSON, or a field is unknown, missing, of the wrong type
+                or out of range.
         """
         try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
+            values = json.loads(text, object_pairs_hook=recipe_checks.no_doubles)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"A recipe must be a JSON document. {error}") from error
-        return _from_dict(cls, values, "recipe")
+        recipe = recipe_checks.from_fields(cls, values, "")
+        recipe._check_settings(whole=True)
+        for name, changes in recipe.variants.items():
+            try:
+                recipe.replace(**changes)
+            except ValueError as error:
+                raise ValueError(f"`variants.{name}`: {error}") from error
+        return recipe
 
+    def _check_settings(self, whole: bool) -> None:
+        """Checks what builder and optimizer say of their own settings."""
+        from keras_seq.zoo import registry  # which holds recipes
 
-def _from_dict(cls, values, where: str):
-    """Builds a dataclass from plain JSON values, refusing unknown fields."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"`{where}` must be an object. Received: {where}={values!r}.")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(
-            f"`{where}` has unknown fields: {', '.join(unknown)}. Known: {', '.join(hints)}."
-        )
-    arguments = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            value = _from_dict(hint, value, f"{where}.{name}")
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        arguments[name] = value
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ValueError(f"`{where}` is incomplete: {error}.") from error
+        recipe_checks.check_optimizer(self.optimizer.name, self.optimizer.options, whole)
+        if whole and self.name not in registry.entries():
+            try:
+                registry.find(self.name)
+            except ValueError as error:
+                raise ValueError(f"`name` must be of the zoo. {error}") from None
+        if self.name in registry.entries():  # the zoo is not yet loaded as a whole
+            builder = registry.builder_of(registry.find(self.name).build)
+            recipe_checks.check_model(self.model, builder)
 
 
 def _replace(value, path: list[str], new, key: str):
     """Replaces the entry at `path` inside nested dataclasses and mappings."""
     head, *rest = path
     if isinstance(value, Mapping):
-        inner = _replace(value[head], rest, new, key) if rest else new
+        inner = _replace(value.get(head, {}), rest, new, key) if rest else new
         return {**value, head: inner}
-    names = [f.name for f in dataclasses.fields(value)]
-    if head not in names:
-        raise ValueError(f"Unknown setting {key!r}: {head!r} must be one of: {', '.join(names)}.")
-    inner = (
-        _replace(getattr(value, head), rest, new, key) if rest else _checked(value, head, new, key)
-    )
-    return dataclasses.replace(value, **{head: inner})
-
-
-def _checked(owner, name: str, value, key: str):
-    """Refuses a value whose type does not fit the field."""
-    hint = typing.get_type_hints(type(owner))[name]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        fits = value in typing.get_args(hint)
-    elif dataclasses.is_dataclass(hint):
-        fits = isinstance(value, hint)
-    elif origin is Mapping:
-        fits = isinstance(value, Mapping)
-    else:
-        allowed = typing.get_args(hint) or (hint,)
-        fits = isinstance(value, allowed) or (isinstance(value, int) and float in allowed)
-        fits = fits and not (isinstance(value, bool) and bool not in allowed)
-    if not fits:
-        expected = getattr(hint, "__name__", str(hint))
-        raise ValueError(f"`{key}` must be of type {expected}. Received: {key}={value!r}.")
-    return value
+    if isinstance(value, type) or not dataclasses.is_dataclass(value):
+        raise ValueError(f"Unknown setting {key!r}: there is nothing in it to set.")
+    hints = typing.get_type_hints(type(value))
+    if head not in hints:
+        raise ValueError(f"Unknown setting {key!r}: {head!r} must be one of: {', '.join(hints)}.")
+    inner = _replace(getattr(value, head), rest, new, key) if rest else new
+    if not dataclasses.is_dataclass(hints[head]):
+        name = ".".join(key.split(".")[: len(key.split(".")) - len(rest)])
+        inner = recipe_checks.checked(hints[head], inner, name)
+    elif not isinstance(inner, hints[head]):
+        raise ValueError(
+            f"`{key}` must be of type {hints[head].__name__}. Received: {key}={inner!r:.200}."
+        )
+    return dataclasses.replace(typing.cast(Any, value), **{head: inner})

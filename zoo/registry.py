@@ -9,7 +9,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -78,12 +78,21 @@ def entry(recipe: Recipe):
 def _settings(function) -> list[str]:
     """Names of the settings that a builder takes, following `builder` where it only forwards
     them."""
-    target = getattr(function, "builder", function)
     return [
         name
-        for name, parameter in inspect.signature(target).parameters.items()
+        for name, parameter in inspect.signature(builder_of(function)).parameters.items()
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
+
+
+def builder_of(function: Callable[..., keras.Model]) -> Callable[..., keras.Model]:
+    """The function that takes the settings of a zoo model one by one."""
+    return getattr(function, "builder", inspect.unwrap(function))
+
+
+def entries() -> Mapping[str, Entry]:
+    """The models that are registered so far, by name."""
+    return _ENTRIES
 
 
 def forwards_to(builder: Callable[..., keras.Model]):

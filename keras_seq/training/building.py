@@ -7,9 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_seq import optimizers, pipelines, zoo
+from keras_seq import pipelines, zoo
 from keras_seq.pipelines import Data
 from keras_seq.zoo import OptimizerSpec, Recipe
+from keras_seq.zoo.recipe_checks import find_optimizer
 
 
 def as_recipe(recipe: Recipe | str) -> Recipe:
@@ -79,14 +80,7 @@ def build_optimizer(
     Raises:
         ValueError: for an unknown optimizer, or `scale_by_length` without a length.
     """
-    known = {name: getattr(optimizers, name) for name in optimizers.__all__}
-    known = {n: c for n, c in known.items() if issubclass(c, keras.optimizers.Optimizer)}
-    cls = known.get(spec.name)
-    if cls is None:
-        raise ValueError(
-            f"`optimizer.name` must be one of: {', '.join(known)}. "
-            f"Received: optimizer.name={spec.name!r}."
-        )
+    cls = find_optimizer(spec.name)
     options = dict(spec.options)
     if spec.l2:
         options["l2"] = spec.l2

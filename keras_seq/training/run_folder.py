@@ -37,10 +37,7 @@ def choose(
         changes["epochs"] = epochs
     if seed is not None:
         changes["seed"] = seed
-    recipe = recipe.replace(**changes)
-    if recipe.epochs < 1:
-        raise ValueError(f"`epochs` must be positive. Received: epochs={recipe.epochs}.")
-    return folder, recipe, {}
+    return folder, recipe.replace(**changes), {}
 
 
 def _resumed(run: Run, given: Recipe | str | None, epochs: int | None, seed: int | None) -> Recipe:
