@@ -327,7 +327,7 @@ def test_next_commands_are_printed(run, text, tmp_path):
     assert "tensorboard --logdir" in result.stdout
     resumed = call("train", "--run-dir", folder, "--resume", "--max-steps", "2", "--quiet")
     assert resumed.exit_code == 0
-    assert resumed.stdout == ""
+    assert resumed.stdout == f"{folder}\n"
     assert training.load_run(folder).status["step"] == 2
 
 

@@ -94,7 +94,9 @@ def train(
             "[default: all, without pictures of a run of a few seconds]",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress; print the run folder alone.")
+    ] = False,
     json_wanted: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -167,13 +169,17 @@ def _train(
     status = run.status
     if output.json_wanted:
         output.document({"run": str(run.folder), "recipe": run.recipe.name, **status})
+    if quiet and not output.json_wanted and not status["strategy"].get("index"):
+        output.line(str(run.folder))
     if status["state"] != "finished":
         again = f"keras-seq train --run-dir {shlex.quote(str(run.folder))} --resume"
         print(f"keras-seq: {status['reason']}. Continue with: {again}", file=sys.stderr)
         raise typer.Exit(FAILED)
+    if quiet or output.json_wanted:
+        return
     if status["strategy"].get("index"):
         output.line("Done. The run is on the first of the machines.")
-    elif not output.json_wanted and not quiet:
+    else:
         _next_commands(output, run)
 
 

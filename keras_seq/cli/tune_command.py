@@ -77,7 +77,9 @@ def tune(
     devices: Annotated[
         str | None, typer.Option(help="Their names, separated by commas.  [default: all GPUs]")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress; print the search folder alone.")
+    ] = False,
     json_wanted: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -159,7 +161,9 @@ def _tune(
         raise typer.Exit(FAILED) from None
     if output.json_wanted:
         output.document(_document(results))
-    elif not quiet:
+    elif quiet:
+        output.line(str(results.folder))
+    else:
         _show(output, results)
 
 

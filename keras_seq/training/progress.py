@@ -1,16 +1,18 @@
 """What people see of a run: a live bar on a terminal, one line an epoch elsewhere."""
 
+import datetime
+import math
 import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from keras_seq.training.session import Limits
 from keras_seq.training.state import Progress as RunProgress
 from keras_seq.zoo import Recipe
 
 SHOWN = ("loss", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
-LABELS = {"bits": "bits/token"}
 
 
 class Reporter:
@@ -21,9 +23,9 @@ class Reporter:
         console: where to write.
         verbose: 0 for nothing, 1 for a bar and one line an epoch, 2 for the line only, `"auto"` for
             1 on a terminal and 2 elsewhere.
-        epochs: epochs of the run.
-        steps_per_epoch: batches an epoch.
+        limits: its length.
         items_per_step: tokens or examples a batch.
+        level: of the vocabulary, if there is one: what a token is.
     """
 
     def __init__(
@@ -31,23 +33,23 @@ class Reporter:
         recipe: Recipe,
         console: Console,
         verbose: int | str,
-        epochs: int,
-        steps_per_epoch: int,
+        limits: Limits,
         items_per_step: float,
+        level: str | None = None,
     ):
         self.console = console
         self.verbose = (1 if console.is_terminal else 2) if verbose == "auto" else int(verbose)
-        self.epochs = epochs
-        self.steps_per_epoch = steps_per_epoch
+        self.limits = limits
         self.items_per_step = items_per_step
         language = recipe.task == "language_model"
         self.unit = "tokens" if language else "examples"
-        labels = {"bits": "bits/char"} if recipe.reported.metric == "bits_per_character" else {}
-        self.labels = {**LABELS, **labels}
+        self.labels = {"bits": "bits/char" if level == "character" else "bits/token"}
         self._bar: Progress | None = None
         self._task = None
         self._begun: tuple[float, int] | None = None  # time and step
         self._speed = 0.0
+        self._validating: float | None = None  # since when
+        self._validation = 0.0  # seconds that it took
 
     def note(self, text: str) -> None:
         """A line of text."""
@@ -64,14 +66,13 @@ class Reporter:
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[values]}"),
-            TimeRemainingColumn(),
             console=self.console,
             transient=True,
             refresh_per_second=4,
         )
         self._task = self._bar.add_task(
-            f"epoch {epoch + 1}/{self.epochs}",
-            total=self.steps_per_epoch,
+            f"epoch {epoch + 1}/{self.limits.epochs}",
+            total=self.limits.steps_per_epoch,
             completed=progress.step_in_epoch,
             values="compiling" if not self._speed else "",
         )
@@ -88,15 +89,19 @@ class Reporter:
             self._bar.update(
                 self._task,
                 completed=progress.step_in_epoch,
-                values=f"{self._values(logs)}{self._rates()}",
+                values=f"{self._values(logs)}{self._rates()}{self._left(progress)}",
             )
 
     def validation_begin(self, progress: RunProgress) -> None:
+        self._validating = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, values="validation")
 
-    def epoch_end(self, row: Mapping[str, float], best: bool) -> None:
+    def epoch_end(self, progress: RunProgress, row: Mapping[str, float], best: bool) -> None:
         self.close()
+        if self._validating is not None:
+            self._validation = time.monotonic() - self._validating
+            self._validating = None
         if not self.verbose:
             return
         validation = {
@@ -104,11 +109,11 @@ class Reporter:
             for name, value in row.items()
             if name.startswith("val_")
         }
-        parts = [f"epoch {int(row['epoch'])}/{self.epochs}  {self._values(row)}"]
+        parts = [f"epoch {int(row['epoch'])}/{self.limits.epochs}  {self._values(row)}"]
         if validation:
             parts.append(f"validation: {self._values(validation)}")
         parts.append(f"rate {row['learning_rate']:.3g}")
-        parts.append(f"{row['seconds']:.1f} s{self._rates()}")
+        parts.append(f"{row['seconds']:.1f} s{self._rates()}{self._left(progress)}")
         self.note(" | ".join(parts) + ("  (best so far)" if best else ""))
 
     def close(self) -> None:
@@ -127,6 +132,15 @@ class Reporter:
             return ""
         items = self._speed * self.items_per_step
         return f"  {self._speed:.3g} steps/s  {_count(items)} {self.unit}/s"
+
+    def _left(self, progress: RunProgress) -> str:
+        """The time to the last epoch, the validations included."""
+        steps = self.limits.steps - progress.step
+        if not self._speed or steps <= 0:
+            return ""
+        validations = math.ceil(steps / self.limits.steps_per_epoch)
+        seconds = steps / self._speed + validations * self._validation
+        return f"  {datetime.timedelta(seconds=round(seconds))} left"
 
 
 def _count(value: float) -> str:

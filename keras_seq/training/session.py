@@ -216,7 +216,7 @@ class Session(keras.callbacks.Callback):
         self._means = None
         write_metrics(self.run.metrics_file, progress.rows)
         self._log_epoch(row)
-        self.reporter.epoch_end(row, best == len(losses))
+        self.reporter.epoch_end(progress, row, best == len(losses))
         if not math.isfinite(losses[-1]):
             raise StopRun(f"{monitor} is {losses[-1]} after epoch {epoch + 1}", failed=True)
         if should_stop(losses, self.recipe.early_stopping):

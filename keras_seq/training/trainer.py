@@ -144,8 +144,9 @@ def train(
             limits = Limits(
                 fitted.epochs, max_steps, data.steps_per_epoch, checkpoint_seconds, checkpoint_steps
             )
-            items, steps = _items_per_step(fitted, data), limits.steps_per_epoch
-            reporter = Reporter(fitted, console, verbose, fitted.epochs, steps, items)
+            items, vocabulary = _items_per_step(fitted, data), data.vocabulary
+            level = None if vocabulary is None else vocabulary.level
+            reporter = Reporter(fitted, console, verbose, limits, items, level)
             if fitted != recipe:
                 size = fitted.model["vocabulary_size"]
                 reporter.note(f"The data have {size} tokens: model.vocabulary_size={size}.")
