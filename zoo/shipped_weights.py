@@ -8,13 +8,13 @@ before it is used.
 
 import functools
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from keras_seq._reading import BrokenFileError, read_object
 from keras_seq.zoo.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent / "shipped"
@@ -42,7 +42,13 @@ class ShippedWeights:
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """The content of `manifest.json`: hashes, data, command, figures, versions."""
-        return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+        remedy = "Install the package anew, or pack the weights again."
+        path = self.folder / MANIFEST
+        manifest = read_object(path, "a manifest", remedy)
+        for name in ("sha256", "figures"):
+            if not isinstance(manifest.get(name), dict):
+                raise BrokenFileError(f"it lacks `{name}`.", path=path, remedy=remedy)
+        return manifest
 
     @property
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -114,6 +120,7 @@ def weights(model: str | None = None) -> list[ShippedWeights]:
     return [
         ShippedWeights(manifest.parent.parent.name, manifest.parent.name, manifest.parent)
         for manifest in sorted(FOLDER.glob(f"{model or '*'}/*/{MANIFEST}"))
+        if not manifest.parent.name.startswith(".")  # of a writer that was killed
     ]
 
 
