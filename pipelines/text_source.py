@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from keras_seq._reading import BrokenFileError, regular
 from keras_seq.pipelines.errors import DataError, MissingDataError
 
 CHUNK = 1 << 20
@@ -93,7 +94,9 @@ class TextSource:
 
     def _open_raw(self) -> BinaryIO:
         try:
-            return Path(str(self.path)).open("rb")
+            return regular(str(self.path), "Copy what it gives to a file.").open("rb")
+        except BrokenFileError as error:
+            raise DataError(error.problem, path=self.path, remedy=error.remedy) from error
         except FileNotFoundError as error:
             raise MissingDataError(
                 "no such file.", path=self.path, remedy="Check `data_dir`."

@@ -186,12 +186,16 @@ def _train(
 def _chosen(model: str | None, variant: str | None, recipe_file: Path | None, resume: bool):
     """The recipe that was asked for; `None` where the run folder has it."""
     if recipe_file is not None:
+        from keras_seq._reading import read_text, reading
         from keras_seq.zoo import Recipe
 
+        what = ("a recipe", "Give a file like the recipe.json of a run.")
         try:
-            return Recipe.from_json(recipe_file.read_text(encoding="utf-8"))
+            text = read_text(recipe_file, *what)
+            with reading(recipe_file, *what):
+                return Recipe.from_json(text)
         except ValueError as error:
-            raise UsageError(f"{recipe_file}: {error}") from None
+            raise UsageError(str(error)) from None
     if resume and model is None:
         return None
     return find_recipe(DEFAULT_MODEL if model is None else model, variant)

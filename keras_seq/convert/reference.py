@@ -1,7 +1,7 @@
 """Loading the weights of the reference implementations into layers and models."""
 
 import re
-import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_seq import _files
+from keras_seq._reading import SLACK, BrokenFileError, check_unpacked, reading, regular
 from keras_seq.convert.mappings import Slot, Unused, slots
 from keras_seq.convert.torch_file import read_state_dict
 
@@ -37,25 +39,34 @@ class Binding:
         return {name: part for names, part in zip(self.names, parts, strict=True) for name in names}
 
 
-def read_arrays(source: Any) -> dict[str, np.ndarray]:
+def read_arrays(source: Any, limit: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of a source of reference weights.
 
     Args:
         source: a mapping of names to arrays, or the path of an `.npz` or a PyTorch file. Of a
             golden file (an `.npz` with keys `param/<name>`) the parameters are taken.
+        limit: most bytes of the arrays of a file.
+
+    Raises:
+        ReferenceWeightsError: for an `.npz` file that is missing or damaged.
+        TorchFileError: for such a PyTorch file.
     """
     if isinstance(source, Mapping):
         return {str(name): np.asarray(array) for name, array in source.items()}
     path = Path(source)
     if path.suffix != ".npz":
-        return read_state_dict(path)
-    if not path.is_file():
-        raise ReferenceWeightsError(f"There is no file `{path}`. Give the path of an .npz file.")
+        return read_state_dict(path, limit)
+    remedy = "Give the path of an .npz file of weights, as it was written."
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, RuntimeError) as error:
-        raise ReferenceWeightsError(f"`{path}` cannot be read as .npz: {error}.") from None
+        with reading(path, "an .npz file", remedy):
+            with zipfile.ZipFile(regular(path, remedy)) as archive:
+                check_unpacked(archive, limit)
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise ReferenceWeightsError(f"There is no file `{path}`. {remedy}") from None
+    except BrokenFileError as error:
+        raise ReferenceWeightsError(str(error)) from None
     parameters = {
         name.removeprefix("param/"): array
         for name, array in arrays.items()
@@ -147,7 +158,9 @@ def load_reference(model: Any, arrays_or_path: Any) -> dict[str, tuple[str, ...]
     )
     ```
     """
-    bindings = bind(model, read_arrays(arrays_or_path))
+    needed = sum(weight.shape.num_elements() for weight in model.weights)
+    # In double precision, with the arrays that are not used here: gradients, averages, buffers.
+    bindings = bind(model, read_arrays(arrays_or_path, SLACK + 64 * needed))
     for binding in bindings:
         binding.slot.variable.assign(binding.value)
     return {
@@ -178,13 +191,9 @@ def convert_file(source: Any, model: Any, destination: Any) -> Path:
         )
     load_reference(model, source)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".convert-") as folder:
-        temporary = Path(folder) / destination.name
-        if destination.name.endswith(".weights.h5"):
-            model.save_weights(temporary)
-        else:
-            model.save(temporary)
-        temporary.replace(destination)
+    suffix = ".keras" if destination.suffix == ".keras" else ".weights.h5"
+    with _files.atomic(destination, suffix) as temporary:
+        (model.save if suffix == ".keras" else model.save_weights)(temporary)
     return destination
 
 

@@ -6,6 +6,7 @@ state dict (name to tensor), a checkpoint with one inside, or a whole module.
 """
 
 import io
+import reprlib
 import struct
 import zipfile
 import zlib
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from keras_seq._reading import BrokenFileError, check_unpacked, regular
 from keras_seq.convert.pickle_machine import PickleMachine, UnsafePickleError
 from keras_seq.convert.torch_objects import (
     Storage,
@@ -39,15 +41,17 @@ _ZIP_ERRORS = (
 )
 
 
-def read_state_dict(path) -> dict[str, np.ndarray]:
+def read_state_dict(path, limit: int | None = None) -> dict[str, np.ndarray]:
     """Reads the weights of a file that `torch.save` wrote.
 
     Understood are state dicts, checkpoints that hold one (under `"state_dict"`, `"model"` and the
     like, or in a list), and whole modules, in the zip format and in the format before it. Nothing
-    of the file is executed; a file that asks for a call which no weights need is refused.
+    of the file is executed; a file that asks for a call which no weights need is refused, and so is
+    one that would unpack to far more than it holds. Of a checkpoint, the weights alone are read.
 
     Args:
         path: the file.
+        limit: most bytes of the weights; `None` for any that the file's size allows.
 
     Returns:
         The arrays by name, read-only views of the file's storages: float64, float32, float16,
@@ -63,25 +67,41 @@ def read_state_dict(path) -> dict[str, np.ndarray]:
     >>> weights["encoder.weight"].shape  # doctest: +SKIP
     (10000, 280)
     """
-    path = Path(path)
-    if not path.is_file():
-        raise TorchFileError(f"There is no file `{path}`. Give the path of a PyTorch weight file.")
+    try:
+        path = regular(path, "Give the path of a PyTorch weight file.")
+    except (FileNotFoundError, BrokenFileError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        problem = f"There is no file `{path}`" if missing else f"`{path}` is none: {error.problem}"
+        raise TorchFileError(f"{problem} Give the path of a PyTorch weight file.") from None
     try:
         with path.open("rb") as stream:
-            root = _read_root(stream)
-        state = find_state(root)
-        return {name: tensor.array(name) for name, tensor in state.items()}
+            return _read_arrays(stream, limit)
     except UnsafePickleError as error:
         raise TorchFileError(f"`{path}` cannot be read as PyTorch weights: {error}.") from None
+    except Exception as error:  # whatever else damage may lead to
+        reason = f"{type(error).__name__}: {error}"
+        raise TorchFileError(f"`{path}` cannot be read as PyTorch weights: {reason}.") from error
 
 
-def _read_root(stream: BinaryIO) -> Any:
+def _arrays(root: Any, limit: int | None) -> dict[str, np.ndarray]:
+    """The weights in what a file holds."""
+    state = find_state(root)
+    storages = {id(tensor.storage.whole): tensor.storage.whole for tensor in state.values()}
+    needed = sum(storage.nbytes for storage in storages.values())
+    if limit is not None and needed > limit:
+        raise UnsafePickleError(
+            f"its weights take {needed:,} bytes, for this model at most {limit:,} are expected"
+        )
+    return {name: tensor.array(name) for name, tensor in state.items()}
+
+
+def _read_arrays(stream: BinaryIO, limit: int | None) -> dict[str, np.ndarray]:
     head = stream.read(512)
     stream.seek(0)
     if not head:
         raise UnsafePickleError("it is empty")
     if head[:4] == _ZIP_MAGIC:
-        return _read_zip(stream)
+        return _read_zip(stream, limit)
     if head[257:262] == b"ustar":
         raise UnsafePickleError(
             "it is a tar archive, the format before PyTorch 0.2; load and save it again there"
@@ -90,17 +110,18 @@ def _read_root(stream: BinaryIO) -> Any:
         raise UnsafePickleError("it is an HDF5 file; Keras weights need no conversion")
     if head[:1] != b"\x80":
         raise UnsafePickleError("it is neither a zip archive nor a pickle (at byte 0)")
-    return _read_legacy(stream)
+    return _arrays(_read_legacy(stream), limit)
 
 
 # The zip format ----------------------------------------------------------------------------------
 
 
-def _read_zip(stream: BinaryIO) -> Any:
+def _read_zip(stream: BinaryIO, limit: int | None) -> dict[str, np.ndarray]:
     size = stream.seek(0, io.SEEK_END)
     try:
         with zipfile.ZipFile(stream) as archive:
-            return _read_archive(archive)
+            check_unpacked(archive)
+            return _arrays(_read_archive(archive), limit)
     except UnsafePickleError:
         raise
     except _ZIP_ERRORS as error:
@@ -110,6 +131,7 @@ def _read_zip(stream: BinaryIO) -> Any:
 
 
 def _read_archive(archive: zipfile.ZipFile) -> Any:
+    """What the archive holds; its storages are read where they are asked for."""
     names = set(archive.namelist())
     roots = [name[: -len("data.pkl")] for name in names if Path(name).name == "data.pkl"]
     if len(roots) != 1:
@@ -139,7 +161,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
                 raise UnsafePickleError(
                     f"entry `{entry}` has {size} bytes where {storage.nbytes} are expected"
                 )
-            storage.fill(archive.read(entry))
+            storage.fill_from(lambda: archive.read(entry))
             storages[key] = storage
         return _same_type(storages[key], symbol)
 
@@ -216,5 +238,5 @@ def _same_type(storage: Storage, symbol: Any) -> Storage:
 
 def _identifier(value: Any, length: int) -> tuple:
     if not isinstance(value, tuple) or len(value) != length:
-        raise UnsafePickleError(f"damaged reference to a storage: {value!r}"[:200])
+        raise UnsafePickleError(f"damaged reference to a storage: {reprlib.repr(value)}")
     return value

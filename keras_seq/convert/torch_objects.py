@@ -1,6 +1,8 @@
 """What the pickles of PyTorch refer to: storages, tensors, and the few calls that make them."""
 
 import math
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +57,8 @@ def storage_dtype(symbol: Any) -> np.dtype:
 
 def _count(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UnsafePickleError(f"{what} must be a whole number of at least 0, found {value!r}")
+        found = reprlib.repr(value)
+        raise UnsafePickleError(f"{what} must be a whole number of at least 0, found {found}")
     return value
 
 
@@ -78,6 +81,7 @@ class Storage:
     offset: int = 0
     _values: dict = field(default_factory=dict)
     _data: bytes | None = None
+    _source: Callable[[], bytes] | None = None
 
     def __post_init__(self):
         _count(self.count, f"the size of storage {self.key}")
@@ -100,6 +104,15 @@ class Storage:
         """Sets the content."""
         self._data = data
 
+    def fill_from(self, source: Callable[[], bytes]) -> None:
+        """Sets what reads the content, once it is asked for."""
+        self._source = source
+
+    @property
+    def whole(self) -> "Storage":
+        """The storage that this is a window of; itself, if it is none."""
+        return self if self.base is None else self.base.whole
+
     def values(self, dtype: np.dtype) -> np.ndarray:
         """The content as a flat read-only array of `dtype`; bfloat16 becomes float32."""
         if self.base is not None:
@@ -107,6 +120,8 @@ class Storage:
             scale = self.dtype.itemsize / dtype.itemsize
             return self.base.values(dtype)[int(start * scale) : int(stop * scale)]
         if dtype not in self._values:
+            if self._data is None and self._source is not None:
+                self._data = self._source()
             if self._data is None:
                 raise UnsafePickleError(f"the content of storage {self.key} is missing")
             usable = len(self._data) // dtype.itemsize * dtype.itemsize

@@ -1,5 +1,6 @@
 """Where in a checkpoint the weights are: state dicts, nested checkpoints, whole modules."""
 
+import reprlib
 from typing import Any
 
 from keras_seq.convert.pickle_machine import Record, UnsafePickleError
@@ -24,7 +25,7 @@ def find_state(root: Any) -> dict[str, Tensor]:
     state = _search(root, 0)
     if state is None:
         kind = f"a `{root.symbol}`" if isinstance(root, Record) else f"a {type(root).__name__}"
-        keys = f" with keys {sorted(map(str, root))[:10]}" if isinstance(root, dict) else ""
+        keys = f" with keys {reprlib.repr(list(root))}" if isinstance(root, dict) else ""
         raise UnsafePickleError(
             f"it holds {kind}{keys}, neither a state dict nor a module; save model.state_dict()"
         )

@@ -1,5 +1,7 @@
 """Reference weights go into models whole or not at all."""
 
+import os
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from keras_seq.convert import (
     convert_file,
     load_reference,
 )
+from keras_seq.convert.reference import read_arrays
 from keras_seq.layers import AdaptiveSoftmax, TrellisNet
 from keras_seq.models import LanguageModel, SequenceClassifier
 
@@ -158,8 +161,42 @@ def test_objects_without_mapping_and_unbuilt_ones(tmp_path):
         load_reference(dense, {})
     path = tmp_path / "x.npz"
     path.write_bytes(b"no npz")
-    with pytest.raises(ReferenceWeightsError, match=r"x\.npz` cannot be read"):
+    with pytest.raises(ReferenceWeightsError, match=r"x\.npz: it cannot be read"):
         load_reference(model(), path)
+
+
+def test_damaged_npz_files_are_named(golden, tmp_path):
+    """Whatever is flipped or cut off: an error that names the file, or the arrays as they were."""
+    arrays = {"param/a": np.arange(60.0).reshape(3, 20), "param/b": np.zeros(400, "float32")}
+    whole, path, draw = tmp_path / "whole.npz", tmp_path / "damaged.npz", random.Random(3)
+    refused = 0
+    for kind in (np.savez, np.savez_compressed):
+        kind(whole, **arrays)
+        content = whole.read_bytes()
+        for number in range(150):
+            data = bytearray(content)
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+            path.write_bytes(data[: draw.randrange(len(data))] if number % 5 == 0 else data)
+            try:
+                found = read_arrays(path)
+            except ReferenceWeightsError as error:
+                assert str(path) in str(error)
+                refused += 1
+            else:
+                for name in set(found) & {"a", "b"}:
+                    np.testing.assert_array_equal(found[name], arrays[f"param/{name}"])
+    assert refused > 200
+
+
+def test_only_what_the_model_needs_is_unpacked(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, a=np.zeros(1 << 20, "float32"))
+    with pytest.raises(ReferenceWeightsError, match=r"bomb\.npz: .*nothing was unpacked"):
+        read_arrays(path, limit=1 << 20)
+    pipe = tmp_path / "pipe.npz"
+    os.mkfifo(pipe)
+    with pytest.raises(ReferenceWeightsError, match=r"pipe\.npz: it is a pipe"):
+        load_reference(model(), pipe)
 
 
 def test_split_softmax_in_a_language_model(arrays):

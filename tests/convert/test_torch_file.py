@@ -183,6 +183,32 @@ def test_other_files(content, message, tmp_path):
         read_state_dict(path)
 
 
+def test_only_what_is_needed_is_unpacked(tmp_path):
+    """Neither far more than a file holds, nor what is no weight, nor more than a model takes."""
+    with zipfile.ZipFile(FIXTURES / "tensors_zip.pt") as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+        archive.writestr("archive/data/77", bytes(1 << 27))
+    assert path.stat().st_size < 1 << 18
+    with pytest.raises(TorchFileError, match=r"bomb\.pt.*134,2.* nothing was unpacked"):
+        read_state_dict(path)
+    with pytest.raises(TorchFileError, match=r"take \d+ bytes, for this model at most 100 are"):
+        read_state_dict(FIXTURES / "tensors_zip.pt", limit=100)
+    with pytest.raises(TorchFileError, match=r"take \d+ bytes, for this model at most 100 are"):
+        read_state_dict(FIXTURES / "tensors_legacy.pt", limit=100)
+
+
+def test_pipes_and_folders_are_refused(tmp_path):
+    pipe = tmp_path / "pipe.pt"
+    os.mkfifo(pipe)
+    for path, kind in ((pipe, "a pipe"), (tmp_path, "a folder")):
+        with pytest.raises(TorchFileError, match=f"is none: it is {kind}"):
+            read_state_dict(path)
+
+
 def test_files_without_weights(tmp_path):
     path = tmp_path / "none.pt"
     with pytest.raises(TorchFileError, match="There is no file"):

@@ -1,6 +1,7 @@
 """Texts of the user."""
 
 import gzip
+import os
 import tracemalloc
 
 import numpy as np
@@ -176,6 +177,13 @@ def test_what_is_missing_is_named(tmp_path):
         load(tmp_path, file="c.txt")
     with pytest.raises(MissingDataError, match="test split"):
         load(tmp_path, train_file="a.txt", splits=["train", "test"])
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "text.txt"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match=r"text\.txt: it is a pipe, not a file\. Copy"):
+        load(file=pipe)
 
 
 def test_options_are_checked(tmp_path):
