@@ -67,7 +67,7 @@ def _about(path: Path, temporary: Path) -> Iterator[None]:
         if error.errno is None:  # HDF5 puts all into the text
             text = str(error).replace(str(temporary), str(path))
             raise OSError(f"{path} cannot be written: {text}") from error
-        raise OSError(error.errno, error.strerror or os.strerror(error.errno), str(path)) from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _flush_folder(folder: Path) -> None:

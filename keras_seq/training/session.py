@@ -26,6 +26,7 @@ from keras_seq.training.state import Progress, StopRun
 from keras_seq.zoo import Recipe
 
 LOG_POINTS = 50  # logged points of the training curves an epoch
+COLUMNS = ("epoch", "step", "learning_rate", "seconds")  # of a row, before its figures
 SAVING_SHARE = 20  # at least this many times as long as a checkpoint took lies between two
 
 

@@ -19,7 +19,7 @@ from keras_seq.training.joining import Chosen
 from keras_seq.training.progress import Reporter
 from keras_seq.training.reproducibility import order_operations
 from keras_seq.training.run import Run
-from keras_seq.training.session import Limits
+from keras_seq.training.session import COLUMNS, Limits
 from keras_seq.training.state import TrainingError as TrainingError
 from keras_seq.training.strategy import Devices, resolve
 from keras_seq.training.watching import Watch
@@ -153,6 +153,7 @@ def train(
             batches = Source(data, cluster, data_service, data_service_share)
             with cluster.scope():
                 model = building.build_model(fitted)
+            _check_monitor(fitted, model)
             cluster.check(model, fitted)
             if resumed is None and source is not None:
                 starting.check(fitted, data, source)
@@ -192,6 +193,17 @@ def _remembered(recipe: Recipe | str | None, run_dir: str | Path | None) -> dict
     if folder is not None and (folder / "recipe.json").is_file():
         known = Run(folder).status.get("strategy") or {}
     return {"strategy": known.get("name"), "devices": known.get("devices")}
+
+
+def _check_monitor(recipe: Recipe, model: keras.Model) -> None:
+    """Refuses a quantity that no epoch will have, before the first one is trained."""
+    known = ["loss", *(metric.name for metric in model.metrics), *COLUMNS]
+    if recipe.monitor.removeprefix("val_") not in known:
+        names = ", ".join(f"val_{name}" for name in dict.fromkeys(known) if name not in COLUMNS)
+        raise ValueError(
+            f"`monitor` must be one of: {names}, or without val_ for the training split. "
+            f"Received: monitor={recipe.monitor!r}."
+        )
 
 
 def _absolute(path: str | Path) -> Path:

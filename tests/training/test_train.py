@@ -301,6 +301,10 @@ def test_refusals(finished, tmp_path, tiny_recipe, tiny_text, monkeypatch):
     assert not (tmp_path / "runs").exists()  # nothing is left of a run that could not begin
     with pytest.raises(ValueError, match="neither a run folder nor a model file"):
         training.evaluate("trellisnet_python_doc")
+    with pytest.raises(ValueError, match="`monitor` must be one of: val_loss, val_nll, .*val_nl'"):
+        bad = tiny_recipe.replace(monitor="val_nl")
+        training.train(bad, tiny_text, tmp_path / "bad", verbose=0)
+    assert not (tmp_path / "bad").exists()
     with pytest.raises(ValueError, match="`optimizer.name` must be one of"):
         bad = tiny_recipe.replace(**{"optimizer.name": "SGDD"})
         training.train(bad, tiny_text, tmp_path / "bad", verbose=0)
