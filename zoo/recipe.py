@@ -180,7 +180,7 @@ class Recipe:
         Raises:
             ValueError: for an unknown field, or a value of the wrong type or out of range.
         """
-        result = self
+        result: Any = self
         for key, value in changes.items():
             result = _replace(result, key.split("."), value, key)
         result._check_settings(whole=False)
