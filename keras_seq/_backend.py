@@ -26,6 +26,11 @@ def portable_operations() -> Iterator[None]:
         _PORTABLE.reset(token)
 
 
+def wants_portable_operations() -> bool:
+    """Whether the graph that is being made is for runtimes with ordinary operations alone."""
+    return _PORTABLE.get()
+
+
 def densify(gradient):
     """A gradient as a dense tensor; rows that occur twice in a sparse one are added up."""
     return gradient if tf is None or gradient is None else tf.convert_to_tensor(gradient)

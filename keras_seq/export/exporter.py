@@ -31,8 +31,8 @@ FORMATS = ("tf_saved_model", "litert")
 
 def export_model(
     model: keras.Model,
-    vocabulary,
-    to: str | Path,
+    vocabulary: Any = None,
+    to: str | Path | None = None,
     name: str | None = None,
     version: int | None = None,
     top_k: int = 10,
@@ -69,8 +69,9 @@ def export_model(
     Args:
         model: a model of `keras_seq.models`, or any that follows the state contract. One with
             `input_spec_for_export()` is a classifier or regressor, any other a language model.
-        vocabulary: its vocabulary; `None` for a model without text.
-        to: the folder of all models.
+        vocabulary: its vocabulary; `None` for a model without text. Without one, a language model
+            has no signature that takes text.
+        to: the folder of all models, which must be given.
         name: the model's name; `None` for the recipe's, else the model's own. A LiteRT file's
             then ends in `_litert`, since a server must not find it among its versions.
         version: a positive integer; `None` for one more than the highest there is.
@@ -106,6 +107,11 @@ def export_model(
     """
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}.")
+    if to is None:
+        raise ValueError(
+            "`to` must be a folder, for the versions of the model. Received: to=None. "
+            'Give one, such as to="served".'
+        )
     device = format == "litert"
     if max_tokens is None:
         max_tokens = default_context(model)

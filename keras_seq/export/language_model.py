@@ -10,6 +10,7 @@ from keras_seq.export.signatures import (
     Signature,
     checked_ids,
     filled,
+    one_or_each,
     require,
     signature,
     wire_type,
@@ -153,9 +154,10 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
         ids, lengths = _encode(vocabulary, text, options.max_tokens)
         batch = tf.shape(ids)[0]
         length, temperature, top_k = (
-            tf.broadcast_to(value, [batch]) for value in (length, temperature, top_k)
+            tf.broadcast_to(one_or_each(value, name, batch), [batch])
+            for name, value in (("length", length), ("temperature", temperature), ("top_k", top_k))
         )
-        seeds = row_seeds(seed, batch)
+        seeds = row_seeds(one_or_each(seed, "seed", batch), batch)
         made = generation_loop(
             steps, ids, lengths, length, temperature, top_k, tf.ones([batch]), seeds
         )

@@ -5,10 +5,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_seq.export.signatures import Signature, checked_ids, filled, signature, wire_type
+from keras_seq.export.signatures import (
+    Signature,
+    checked_ids,
+    filled,
+    no_nan,
+    signature,
+    wire_type,
+)
 from keras_seq.export.streaming import (
     ServedStepper,
     initial_state_signature,
+    loses_nan,
     named_state,
     step_signature,
 )
@@ -61,7 +69,7 @@ def _checked(x, model: keras.Model):
     """The input, if there is any; ids only from the vocabulary."""
     x = filled(x, "x")
     if x.dtype.is_floating:
-        return x
+        return no_nan(x, "x") if loses_nan(model) else x
     return checked_ids(x, getattr(model, "vocabulary_size", None), "x")
 
 

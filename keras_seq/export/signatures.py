@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_seq._backend import wants_portable_operations
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -29,7 +31,7 @@ class Signature:
 
 
 def signature(function, example: Mapping[str, Any], **specs: tf.TensorSpec) -> Signature:
-    """Traces a function that takes its inputs by name.
+    """Traces a function that takes its inputs by name, and checks their shapes at every request.
 
     Args:
         function: returns a dictionary of tensors.
@@ -37,7 +39,11 @@ def signature(function, example: Mapping[str, Any], **specs: tf.TensorSpec) -> S
         **specs: the inputs.
     """
     named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
-    traced = tf.function(function, autograph=False).get_concrete_function(**named)
+
+    def checked(**inputs):
+        return function(**{name: shaped(inputs[name], specs[name], name) for name in inputs})
+
+    traced = tf.function(checked, autograph=False).get_concrete_function(**named)
     return Signature(traced, named, example)
 
 
@@ -46,11 +52,54 @@ def wire_type(dtype: tf.DType) -> tf.DType:
     return tf.float32 if dtype in (tf.bfloat16, tf.float16) else dtype
 
 
-def require(condition, message: str, value) -> Any:
-    """`value`, once every element of `condition` is true; the request fails with `message` else."""
-    check = tf.debugging.Assert(tf.reduce_all(condition), [message])
+def require(condition, message: str, value, received: Any = None) -> Any:
+    """`value`, once every element of `condition` is true; the request fails with `message` else.
+
+    What was `received` stands behind the message.
+    """
+    words = [message] if received is None else [f"{message} Received:", received]
+    check = tf.debugging.Assert(tf.reduce_all(condition), words)
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(value)
+
+
+def shaped(x, spec: tf.TensorSpec, name: str) -> Any:
+    """The input, if it has the rank and the fixed sizes of its spec; the request fails else.
+
+    The shapes of a loaded signature are a description: it takes tensors of others, too, and would
+    compute with them.
+    """
+    if spec.shape.rank is None or wants_portable_operations():
+        return x
+    x = tf.ensure_shape(x, [None] * spec.shape.rank)  # by TensorFlow's own words
+    sizes = spec.shape.as_list()
+    if None not in sizes or not any(sizes):
+        return x
+    free = iter("bt")
+    written = ", ".join(str(size or next(free, "?")) for size in sizes)
+    given, fixed = tf.shape(x), tf.constant([size or -1 for size in sizes])
+    fits = (given == fixed) | (fixed == -1)
+    return require(fits, f"`{name}` must be of shape ({written}).", x, given)
+
+
+def same_rows(x, name: str, rows, other: str) -> Any:
+    """The input, if it has so many rows; the request fails else."""
+    given = tf.shape(x)[0]
+    message = f"`{name}` must have as many rows as `{other}`."
+    return require(given == rows, message, x, given)
+
+
+def one_or_each(value, name: str, rows) -> Any:
+    """The input, if it is one value, or one for each row; the request fails else."""
+    size = tf.size(value)
+    fits = (tf.rank(value) <= 1) & ((size == 1) | (size == rows))
+    message = f"`{name}` must be one value, or one for each text."
+    return require(fits, message, value, tf.shape(value))
+
+
+def no_nan(x, name: str) -> Any:
+    """The input, if it holds no NaN; the request fails else."""
+    return require(tf.equal(x, x), f"`{name}` must not be NaN.", x)
 
 
 def filled(x, name: str) -> Any:

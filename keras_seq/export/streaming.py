@@ -5,9 +5,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_seq.export.signatures import Signature, require, signature, wire_type
+from keras_seq.export.signatures import (
+    Signature,
+    no_nan,
+    require,
+    same_rows,
+    signature,
+    wire_type,
+)
 from keras_seq.export.weights import StoredWeights
 from keras_seq.generation.stepping import Stepper
+from keras_seq.layers import DeepEquilibrium
 
 MAX_BATCH = 4096  # of `initial_state`, whose answer grows with a number in the request
 
@@ -60,7 +68,17 @@ def step_signature(steps: Stepper, function, **inputs: tf.TensorSpec) -> Signatu
         function: `function(input, **state)` returns outputs and state in one dictionary.
         **inputs: the one input besides the state. Where its batch is known, the state's is too.
     """
-    (batch,) = {spec.shape[0] for spec in inputs.values()}
+    ((source, batch),) = ((name, spec.shape[0]) for name, spec in inputs.items())
+
+    def step(**given):
+        x = given.pop(source)
+        if batch is None:
+            rows = tf.shape(x)[0]
+            given = {name: same_rows(part, name, rows, source) for name, part in given.items()}
+            if loses_nan(steps.model):
+                given = {name: no_nan(part, name) for name, part in given.items()}
+        return function(x, **given)
+
     specs = {
         name: tf.TensorSpec([batch, *spec.shape[1:]], wire_type(spec.dtype))
         for name, spec in zip(steps.names, steps.state_specs, strict=True)
@@ -70,7 +88,16 @@ def step_signature(steps: Stepper, function, **inputs: tf.TensorSpec) -> Signatu
         for name, spec in inputs.items()
     }
     example |= named_state(steps, steps.initial_state(batch or 1))
-    return signature(function, example, **inputs, **specs)
+    return signature(step, example, **inputs, **specs)
+
+
+def loses_nan(model: keras.Model) -> bool:
+    """Whether a NaN that goes in need not come out.
+
+    The solver of an equilibrium answers with the best finite values that it met. All other models
+    hand a NaN on to the answer of its row, where the client sees it.
+    """
+    return any(isinstance(layer, DeepEquilibrium) for layer in model._flatten_layers())
 
 
 def named_state(steps: Stepper, state) -> dict[str, Any]:

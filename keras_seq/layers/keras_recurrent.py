@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_seq import _backend
 from keras_seq._export import export
 from keras_seq.layers.local_rnn import check_exact
 
@@ -87,8 +88,25 @@ class KerasRecurrent(keras.layers.Layer):
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
         if initial_state is not None:
             initial_state = [keras.ops.cast(part, x.dtype) for part in initial_state]
-        outputs, *state = self.layer(x, initial_state=initial_state, training=training)
+        if _backend.wants_portable_operations():
+            outputs, *state = self._cell_by_cell(x, initial_state)
+        else:
+            outputs, *state = self.layer(x, initial_state=initial_state, training=training)
         return (outputs, state) if return_state else outputs
+
+    def _cell_by_cell(self, x, state) -> list:
+        """What the layer answers, without the arrays of tensors that it loops with."""
+        batch, time, _ = keras.ops.shape(x)
+        cell, state = self.layer.cell, state or self.get_initial_state(batch)
+
+        def step(carry, turn):
+            output, after = cell(keras.ops.take(x, turn, axis=1), carry[1:], training=False)
+            carry = [output, *after]
+            return carry, carry
+
+        start = [keras.ops.zeros((batch, self.output_units), x.dtype), *state]
+        (_, *state), (outputs, *_) = _backend.scan(step, start, keras.ops.arange(time))
+        return [keras.ops.swapaxes(outputs, 0, 1), *state]
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.output_units)

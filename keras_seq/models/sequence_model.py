@@ -1,5 +1,6 @@
 """The training step that every model of the library shares."""
 
+import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -97,6 +98,9 @@ class SequenceModel(keras.Model):
     def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
         """Exports the model for inference, by default with free batch size and length.
 
+        Runtimes other than TensorFlow's get ordinary operations alone, which they have too.
+        `keras_seq.export.export_model` writes more: text, steps over a state, a vocabulary.
+
         Args:
             filepath: where to.
             format: of `keras.Model.export`.
@@ -104,7 +108,9 @@ class SequenceModel(keras.Model):
             **kwargs: of `keras.Model.export`.
         """
         signature = input_signature or [self.input_spec_for_export()]
-        super().export(filepath, format=format, input_signature=signature, **kwargs)
+        other = format != "tf_saved_model"
+        with _backend.portable_operations() if other else contextlib.nullcontext():
+            super().export(filepath, format=format, input_signature=signature, **kwargs)
 
     # The step
 

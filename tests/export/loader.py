@@ -52,6 +52,25 @@ def merged(model, first, second, more) -> tuple:
     return together, {name: np.concatenate([one[name] for one in alone]) for name in together}
 
 
+def spoilt(model, x) -> dict:
+    """A step of two rows, and what becomes of it with NaN in each part of the second one's state.
+
+    By name of the part: an answer, or the message of the refusal.
+    """
+    (argument,) = {"ids", "x"} & set(model.signatures["step"].structured_input_signature[1])
+    state = call(model, "initial_state", {"batch_size": np.int32(2)})
+    answers = {"": call(model, "step", {argument: x} | state)}
+    for name, part in state.items():
+        wrong = part.copy()
+        wrong[1] = np.nan
+        request = {argument: x} | state | {name: wrong}
+        try:
+            answers[name] = call(model, "step", request)
+        except tf.errors.InvalidArgumentError as failure:
+            answers[name] = failure.message
+    return answers
+
+
 def in_threads(work, count: int = 8) -> None:
     workers = [threading.Thread(target=work, args=(i,)) for i in range(count)]
     for worker in workers:
@@ -99,6 +118,13 @@ def error(model, signature: str, inputs: dict) -> str:
 def lite(path, signature: str, inputs: dict) -> dict:
     """The answer of a LiteRT file."""
     return tf.lite.Interpreter(str(path)).get_signature_runner(signature)(**inputs)
+
+
+def lite_whole(path, *inputs) -> list[np.ndarray]:
+    """The answers of a LiteRT file of Keras' own export, which has one input and one output."""
+    runner = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")
+    (argument,) = runner.get_input_details()
+    return [next(iter(runner(**{argument: x}).values())) for x in inputs]
 
 
 def lite_stream(path, ids) -> np.ndarray:

@@ -12,6 +12,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_seq.export import export_model
 from keras_seq.export.versions import publish, versions
+from keras_seq.layers import TCN
+from keras_seq.models import SequenceRegressor
 from keras_seq.pipelines import Vocabulary
 
 
@@ -86,6 +88,14 @@ def test_nothing_of_training_is_exported(exported):
         assert count == len(entry.model.trainable_variables)
 
 
+def test_a_model_without_text_needs_no_vocabulary(tmp_path):
+    model = SequenceRegressor(TCN(4, 1), outputs=2)
+    model.build((None, None, 3))
+    folder = export_model(model, to=tmp_path, name="values", warmup=False)
+    served = tf.saved_model.load(str(folder)).signatures
+    assert served["outputs"](x=tf.zeros((1, 4, 3)))["outputs"].shape == (1, 2)
+
+
 def test_recipe_names_the_model(tmp_path):
     class Recipe:
         name = "small"
@@ -110,6 +120,7 @@ def test_recipe_names_the_model(tmp_path):
         ({"top_k": 0}, "`top_k` must be a positive integer"),
         ({"max_tokens": 0}, "`max_tokens`"),
         ({"max_length": 1.5}, "`max_length`"),
+        ({"to": None}, "`to` must be a folder"),
         ({"vocabulary": letters()}, "vocabulary.size=10, model.vocabulary_size=11"),
     ],
 )

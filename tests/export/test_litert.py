@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from export.bare import Bare
-from export.test_zoo_models import DOCS, shipped
+from export.test_zoo_models import DOCS, build, inputs_of, shipped
 from generation.small_models import letters, trellis_model
 from keras import ops
 
@@ -59,6 +59,35 @@ def test_a_language_model(tmp_path):
     assert description["signatures"]["step"]["inputs"]["ids"]["shape"] == [1, 1]
     assert description["signatures"]["log_probs"]["inputs"]["ids"]["shape"] == [None, None]
     check(model, folder, Bare(tmp_path), 9)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "awd_pru_ptb_word",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "awd_lstm_ptb_word",
+                "gru_ptb_word",
+                "deq_trellisnet_wt103",
+                "rtransformer_nottingham",
+                "deq_transformer_copy_memory",
+            )
+        ),
+    ],
+)
+def test_the_export_of_keras(tmp_path, name):
+    """`model.export(format="litert")`: no operation of TensorFlow alone, and the right answers."""
+    model = build(name)
+    model.export(str(tmp_path / "model.tflite"), format="litert", verbose=False)
+    x = inputs_of(model, 9, np.random.default_rng(4))
+    bare = Bare(tmp_path)
+    bare.ask(tmp_path, "lite_whole", x, x[:1, :3])
+    (answers,) = bare.run()
+    for answer, given in zip(answers, (x, x[:1, :3]), strict=True):
+        want = keras.ops.convert_to_numpy(model(given, training=False))
+        np.testing.assert_allclose(answer, want, rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -101,9 +101,35 @@ def test_answers_equal_the_keras_model(exported, bare, rng):
         "`batch_size` must be from 1 to 4096": ("initial_state", {"batch_size": np.int32(0)}),
         "`ids` must not be empty": ("log_probs", {"ids": np.zeros((2, 0), "int32")}),
         "`text` must not be empty": ("text", {"text": np.array([], dtype=object)}),
+        "`top_k` must be one value, or one for each text. Received:": (
+            "generate",
+            one | {"top_k": np.zeros(3, "int32")},
+        ),
+        "`seed` must be one value": ("generate", one | {"seed": np.zeros((1, 1), "int32")}),
+        "tensor ids [2] is not compatible": ("log_probs", {"ids": np.zeros(2, "int32")}),
     }
+    # A state of other widths, of other rows, of another rank.
+    step = step_request(exported["trellis"], rng, 2)
+    for message, shape in (
+        ("`state_hidden` must be of shape (b, {1}, {2}). Received:] [2 {3} {2}]", (1, 2, 1)),
+        ("`state_hidden` must be of shape (b, {1}, {2}). Received:] [2 {1} {4}]", (1, 1, 2)),
+        ("`state_hidden` must have as many rows as `ids`. Received:] [4]", (2, 1, 1)),
+    ):
+        sizes = step["state_hidden"].shape
+        message = message.format(*sizes, *(2 * size for size in sizes[1:]))
+        wrong = np.tile(step["state_hidden"], shape)
+        refused[message] = ("step", step | {"state_hidden": wrong})
+    flat = step["state_hidden"].reshape(2, -1)
+    refused["tensor state_hidden"] = ("step", step | {"state_hidden": flat})
     for message, request in refused.items():
         ask(message, "trellis", "error", *request)
+    # Of a model that reads vectors.
+    for message, shape in (
+        ("`x` must be of shape (b, t, 3). Received:] [2 5 4]", (2, 5, 4)),
+        ("tensor x [2,3]", (2, 3)),
+    ):
+        refused[message] = ()
+        ask(message, "regressor", "error", "outputs", {"x": np.zeros(shape, "float32")})
 
     answers = bare.run()
     got = {key: answers[number] for key, number in numbers.items()}

@@ -167,6 +167,7 @@ class Asked:
                 "one": ("call", output, {argument: x[:1, :1]}),
                 "steps": ("stream", output, x, [1] * time),
                 "chunks": ("stream", output, x, [5, 1, time - 6]),
+                "spoilt": ("spoilt", x[:, :1]),
             }.items():
                 numbers[name, key] = bare.ask(to, *request)
             if vocabulary is not None:
@@ -195,6 +196,16 @@ def check(asked: Asked, name: str) -> None:
     np.testing.assert_allclose(answer["one"][output], expected(model, x[:1, :1]), **EQUAL)
     for key in ("steps", "chunks"):
         np.testing.assert_allclose(answer[key], want, **EQUAL)
+    # A NaN is seen by its client and nobody else, or refused where it would be lost.
+    plain = answer["spoilt"].pop("")
+    for part, given in answer["spoilt"].items():
+        if name.startswith("deq_"):
+            assert f"`{part}` must not be NaN" in given
+        else:
+            (kept, own), (want_kept, unread) = given[output], plain[output]
+            np.testing.assert_array_equal(kept, want_kept)
+            # Attention does not read what its state says is not there.
+            assert np.isnan(own).all() or (own == unread).all()
     if "class" in answer["whole"]:
         np.testing.assert_array_equal(answer["whole"]["class"], want.argmax(-1))
     if vocabulary is None:
