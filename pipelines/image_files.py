@@ -5,7 +5,6 @@ All give `(images, labels)`: uint8 `(n, ...)` and uint8 `(n,)`.
 
 import gzip
 import struct
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def read_npz(path: Path, image_keys: tuple[str, ...], label_keys: tuple[str, ...
             images, labels = (arrays[str(key)] for key in found)
     except DataError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile, zlib and numpy each raise errors of their own
         raise DataError(f"not a readable npz file ({error}).", path=path, remedy=_FETCH) from error
     return images, labels.reshape(-1)
 

@@ -1,6 +1,7 @@
 """The direction of imports, and a few rules that hold in every source file."""
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,3 +232,33 @@ def test_every_module_says_what_it_is():
         if not ast.get_docstring(tree) and FILES[module].name not in ("__main__.py", "_version.py")
     ]
     assert not wrong, f"no docstring at the top of {wrong}"
+
+
+# Where a file is written in another way than by `_files`: what nobody else sees before it is moved
+# to its place, or only this process has.
+WRITERS = {
+    "keras_seq._files": "they are the way",
+    "keras_seq.export.exporter": "a version's folder is renamed when it is whole",
+    "keras_seq.pipelines.vocabulary": "a folder of this process",
+    "keras_seq.training.joining": "a folder of this process",
+}
+
+
+def test_files_are_written_whole():
+    """By `_files`, also those that the user names; a writer gets the `temporary` name."""
+    wrong = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            owner, name = ast.unparse(node.func.value), node.func.attr
+            given = " ".join(map(ast.unparse, node.args))
+            writes = name in ("write_text", "write_bytes") and owner not in ("_files", "temporary")
+            writes |= name == "open" and bool(re.search(r"'[rb]?[wxa+]", given))
+            writes &= "os.devnull" not in owner
+            writes |= name in ("savefig", "savez", "tofile") and not re.search(
+                r"temporary|^data$|^file$", given
+            )
+            if writes and owner != "temporary" and module not in WRITERS:
+                wrong.append(f"{place(module, node.lineno)}: {ast.unparse(node)}")
+    assert not wrong, "write with _files.atomic:\n" + "\n".join(wrong)

@@ -1,5 +1,8 @@
 """Tunes: draws of notes, streaming, MIDI files and pictures."""
 
+import errno
+import os
+
 import mido
 import numpy as np
 import pytest
@@ -126,6 +129,23 @@ def test_midi_file_sounds_as_written(tmp_path):
         if message.type in ("note_on", "note_off"):
             events.append((message.type, message.note, round(now, 3)))
     assert events == [("note_on", 60, 0.6), ("note_off", 60, 1.8)]
+
+
+@pytest.mark.parametrize("write", [write_midi, draw_piano_roll])
+def test_tune_and_picture_are_whole_or_as_before(write, roll, tmp_path, monkeypatch):
+    path = tmp_path / "file.mid"
+    path.write_text("former")
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*file\.mid"):
+            write(path, roll)
+    assert path.read_text() == "former" and list(tmp_path.iterdir()) == [path]
+    write(path, roll)
+    assert path.read_bytes()[:4] in (b"MThd", b"\x89PNG")
 
 
 def test_other_programs_midi_files_are_read(tmp_path):
