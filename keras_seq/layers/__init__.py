@@ -2,6 +2,7 @@
 
 from keras_seq.layers.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
 from keras_seq.layers.adaptive_softmax import AdaptiveSoftmax as AdaptiveSoftmax
+from keras_seq.layers.causal_layer import CausalLayer as CausalLayer
 from keras_seq.layers.deep_equilibrium import DeepEquilibrium as DeepEquilibrium
 from keras_seq.layers.deq_transformer_cell import DEQTransformerCell as DEQTransformerCell
 from keras_seq.layers.deq_trellis_cell import DEQTrellisCell as DEQTrellisCell
@@ -43,6 +44,7 @@ from keras_seq.layers.weight_norm import weight_normalize as weight_normalize
 __all__ = [
     "AdaptiveEmbedding",
     "AdaptiveSoftmax",
+    "CausalLayer",
     "DEQTransformerCell",
     "DEQTrellisCell",
     "DeepEquilibrium",

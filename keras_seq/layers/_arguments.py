@@ -16,13 +16,3 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
         known = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")
     return value
-
-
-def last_axis(name: str, shape) -> int:
-    """The size of the last axis of a shape, which must be known."""
-    if len(shape) < 2 or shape[-1] is None:
-        raise ValueError(
-            "The input must have shape (..., d) with d known. "
-            f"Received: {name}={tuple(shape)}. Give the layer before a fixed width."
-        )
-    return int(shape[-1])

@@ -172,6 +172,7 @@ class AdaptiveSoftmax(SoftmaxHead):
         return self.form != "torch" and self.div_value == 1
 
     def build(self, hidden_shape):
+        super().build(hidden_shape)
         width, clusters = hidden_shape[-1], len(self.bounds) - 1
         sizes = [high - low for low, high in zip(self.bounds, self.bounds[1:], strict=False)]
         sizes = [self.vocabulary_size] if self._one_table else sizes

@@ -20,12 +20,13 @@ from keras_seq.layers._equilibrium import (
     unrolled,
 )
 from keras_seq.layers._solver_metrics import counted, solver_metrics, update
+from keras_seq.layers.causal_layer import CausalLayer, CheckedLayer
 
 GRADIENTS = ("implicit", "one_step", "phantom", "unrolled")
 
 
 @export("keras_seq.layers.DeepEquilibrium")
-class DeepEquilibrium(keras.layers.Layer):
+class DeepEquilibrium(CausalLayer):
     """The fixed point z* = f(z*, x) of a cell, as a layer: a network of infinite depth.
 
     Bai, Kolter and Koltun, *Deep Equilibrium Models* (NeurIPS 2019). A solver finds z* without
@@ -149,6 +150,8 @@ class DeepEquilibrium(keras.layers.Layer):
     True
     """
 
+    given_parts = ("cell",)
+
     def __init__(
         self,
         cell,
@@ -234,6 +237,11 @@ class DeepEquilibrium(keras.layers.Layer):
         """The weight of each of them in a loss, besides a common one."""
         count = len(self.correction_steps)
         return tuple(self.correction_decay ** (count - index) for index in range(count))
+
+    def checked(self, x, name="x"):
+        """The input of a call: a nest of tensors, each as the cell takes it if it says so."""
+        check = self.cell.checked if isinstance(self.cell, CheckedLayer) else None
+        return x if check is None else keras.tree.map_structure(lambda part: check(part, name), x)
 
     def build(self, input_shape):
         first = first_shape(input_shape)
@@ -525,6 +533,23 @@ class DeepEquilibrium(keras.layers.Layer):
         width = self.cell.output_units if hasattr(self.cell, "outputs") else self._width(first)
         return (*first[:-1], width)
 
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, *, return_solution=False, **options
+    ):
+        shape = self.compute_output_shape(keras.tree.map_structure(lambda part: part.shape, x))
+        outputs = keras.KerasTensor(shape, dtype=self.compute_dtype)
+        results = super().compute_output_spec(outputs, initial_state, return_state, **options)
+        if not return_solution:
+            return results
+        results = list(results) if isinstance(results, tuple) else [results]
+        z = (*shape[:-1], self.state_units)
+        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        each = {"residual": wide, "steps": "int32", "status": "int32"}
+        solution = {name: keras.KerasTensor(shape[:1], dtype) for name, dtype in each.items()}
+        solution = {"equilibrium": keras.KerasTensor(z, self.compute_dtype), **solution}
+        results.insert(len(results) - bool(return_state), solution)
+        return tuple(results)
+
     def _width(self, shape):
         """The width of z, for the shape of x."""
         of_cell = (getattr(self.cell, name, None) for name in ("state_units", "units"))
@@ -564,4 +589,4 @@ class DeepEquilibrium(keras.layers.Layer):
     def from_config(cls, config):
         config = dict(config)
         config["cell"] = keras.saving.deserialize_keras_object(config["cell"])
-        return cls(**config)
+        return super().from_config(config)

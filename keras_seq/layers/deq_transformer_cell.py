@@ -7,6 +7,7 @@ from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._outline import Part, Residual
+from keras_seq.layers.causal_layer import EquilibriumCell
 from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.relative_attention import (
     RelativeAttention,
@@ -20,7 +21,7 @@ EPSILON = 1e-5
 
 
 @export("keras_seq.layers.DEQTransformerCell")
-class DEQTransformerCell(keras.layers.Layer):
+class DEQTransformerCell(EquilibriumCell):
     """One transformer layer with relative attention, as the cell of a `DeepEquilibrium`.
 
     Bai, Kolter and Koltun, *Deep Equilibrium Models* (NeurIPS 2019), section 3.2 and appendix. The
@@ -160,6 +161,7 @@ class DEQTransformerCell(keras.layers.Layer):
         return self.units
 
     def build(self, z_shape, x_shape):
+        super().build(x_shape)
         if not self.attention.built:
             self.attention.build((None, None, self.units))
         if self.inject:

@@ -6,6 +6,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_choice
+from keras_seq.layers.causal_layer import EquilibriumCell
 from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
@@ -14,7 +15,7 @@ STATE_KINDS = ("exact", "history")
 
 
 @export("keras_seq.layers.DEQTrellisCell")
-class DEQTrellisCell(keras.layers.Layer):
+class DEQTrellisCell(EquilibriumCell):
     """One level of a trellis network, as the cell of a `DeepEquilibrium`.
 
     Bai, Kolter and Koltun, *Deep Equilibrium Models* (NeurIPS 2019), section 3.2. The value
@@ -118,6 +119,7 @@ class DEQTrellisCell(keras.layers.Layer):
         return 2 * self.width
 
     def build(self, z_shape, x_shape):
+        super().build(x_shape)
         self.kernel_hidden, self.bias_hidden, self.gain_hidden = self._weights("hidden", self.width)
         self.kernel_input, self.bias_input, self.gain_input = self._weights("input", x_shape[-1])
 

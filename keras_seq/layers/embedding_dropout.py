@@ -5,11 +5,12 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.EmbeddingDropout")
-class EmbeddingDropout(keras.layers.Layer):
+class EmbeddingDropout(CheckedLayer):
     """Drops whole rows of an embedding table: a dropped word is zero wherever it occurs.
 
     Gal and Ghahramani, *A Theoretically Grounded Application of Dropout in Recurrent Neural

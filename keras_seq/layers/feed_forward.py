@@ -8,12 +8,13 @@ from keras_seq._random import draw_seed
 from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._seeded_dropout import seeded_mask
+from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.FeedForward")
-class FeedForward(keras.layers.Layer):
+class FeedForward(CheckedLayer):
     """Two linear layers with an activation between them, the same at every step.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.3: W₂ dropout(f(W₁ x + b₁)) + b₂.
@@ -70,6 +71,7 @@ class FeedForward(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
         inner = 4 * features if self.inner_units is None else self.inner_units
 

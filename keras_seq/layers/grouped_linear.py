@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_integer, last_axis
+from keras_seq.layers._arguments import check_integer
+from keras_seq.layers.causal_layer import CheckedLayer
 
 
 @export("keras_seq.layers.GroupedLinear")
-class GroupedLinear(keras.layers.Layer):
+class GroupedLinear(CheckedLayer):
     """Splits the features into groups and gives each group a linear transform of its own.
 
     Mehta et al., *Pyramidal Recurrent Unit for Language Modeling* (EMNLP 2018), section 3.2: with
@@ -79,7 +80,8 @@ class GroupedLinear(keras.layers.Layer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
     def build(self, input_shape):
-        features = last_axis("input_shape", input_shape)
+        super().build(input_shape)
+        features = input_shape[-1]
         if features % self.groups:
             raise ValueError(
                 "The input's features must be divisible by `groups`. Received: "

@@ -6,24 +6,26 @@ import keras
 
 from keras_seq import _backend
 from keras_seq._export import export
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact
 
 
 @export("keras_seq.layers.KerasRecurrent")
-class KerasRecurrent(keras.layers.Layer):
+class KerasRecurrent(CausalLayer):
     """A recurrent layer of Keras, such as `keras.layers.GRU`, in the state contract of the library.
 
     It can stand in a `RecurrentStack` and be the core of a model. Dropout belongs to the stack.
 
     Args:
-        layer: a `keras.layers.GRU`, `SimpleRNN`, `LSTM` or `RNN`. It is copied, with
-            `return_sequences=True` and `return_state=True`.
+        layer: a `keras.layers.GRU`, `SimpleRNN`, `LSTM` or `RNN`, which may have a list of cells.
+            It is copied, with `return_sequences=True` and `return_state=True`, and without
+            `unroll`, since the number of steps is free.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
         x: (b, t, d).
-        initial_state: a list of the cell's states, as from `get_initial_state` or an earlier call;
-            `None` for zeros.
+        initial_state: a list of the cell's states, as from `get_initial_state` or an earlier call,
+            nested where there are several cells; `None` for zeros.
         return_state: also return the state after the last step.
         training: handed to the layer.
         masks: accepted as every layer does; there are none.
@@ -33,7 +35,7 @@ class KerasRecurrent(keras.layers.Layer):
 
     Raises:
         TypeError: if `layer` is no recurrent layer.
-        ValueError: if it has dropout, runs backwards or keeps its state itself.
+        ValueError: if it or a cell has dropout, it runs backwards or keeps its state itself.
 
     Example:
 
@@ -43,6 +45,8 @@ class KerasRecurrent(keras.layers.Layer):
     ((2, 5, 8), [(2, 8)])
     """
 
+    given_parts = ("layer",)
+
     def __init__(self, layer: Any, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(layer, keras.layers.RNN):
@@ -51,13 +55,8 @@ class KerasRecurrent(keras.layers.Layer):
                 f"layer={layer!r}."
             )
         config = layer.get_config()
-        for name in ("dropout", "recurrent_dropout", "go_backwards", "stateful"):
-            if config.get(name):
-                raise ValueError(
-                    f"`layer` must have no `{name}`. Received: {name}={config[name]!r}. Dropout "
-                    "belongs to the `RecurrentStack`, and state goes in and out of a call."
-                )
-        config |= {"return_sequences": True, "return_state": True}
+        _refuse(config)
+        config |= {"return_sequences": True, "return_state": True, "unroll": False}
         config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         self.layer: Any = type(layer).from_config(config)
 
@@ -67,6 +66,7 @@ class KerasRecurrent(keras.layers.Layer):
         return self.layer.cell.output_size
 
     def build(self, input_shape):
+        super().build(input_shape)
         if not self.layer.built:
             self.layer.build(input_shape)
         self.built = True
@@ -81,13 +81,11 @@ class KerasRecurrent(keras.layers.Layer):
         check_exact(kind)
         return list(self.layer.get_initial_state(batch_size))
 
-    def get_masks(self, batch_size) -> dict:
-        """There are no dropout masks: `{}`."""
-        return {}
-
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
         if initial_state is not None:
-            initial_state = [keras.ops.cast(part, x.dtype) for part in initial_state]
+            initial_state = keras.tree.map_structure(
+                lambda part: keras.ops.cast(part, x.dtype), initial_state
+            )
         if _backend.wants_portable_operations():
             outputs, *state = self._cell_by_cell(x, initial_state)
         else:
@@ -108,19 +106,6 @@ class KerasRecurrent(keras.layers.Layer):
         (_, *state), (outputs, *_) = _backend.scan(step, start, keras.ops.arange(time))
         return [keras.ops.swapaxes(outputs, 0, 1), *state]
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, masks=None
-    ):
-        outputs = keras.KerasTensor((*x.shape[:-1], self.output_units), dtype=self.compute_dtype)
-        if not return_state:
-            return outputs
-        sizes = keras.tree.flatten(self.layer.cell.state_size)
-        state = [keras.KerasTensor((x.shape[0], n), dtype=self.compute_dtype) for n in sizes]
-        return outputs, state
-
     def get_config(self):
         layer = keras.saving.serialize_keras_object(self.layer)
         return {**super().get_config(), "layer": layer}
@@ -131,4 +116,22 @@ class KerasRecurrent(keras.layers.Layer):
         config["layer"] = keras.saving.deserialize_keras_object(
             config["layer"], custom_objects=custom_objects
         )
-        return cls(**config)
+        return super().from_config(config)
+
+
+_REFUSED = ("dropout", "recurrent_dropout", "go_backwards", "stateful")
+
+
+def _refuse(config) -> None:
+    """Refuses what a layer, or a cell in it, must not have, by their configurations."""
+    if isinstance(config, list | tuple):
+        for part in config:
+            _refuse(part)
+    elif isinstance(config, dict):
+        for name, value in config.items():
+            if name in _REFUSED and value:
+                raise ValueError(
+                    f"`layer` must have no `{name}`, nor its cells. Received: {name}={value!r}. "
+                    "Dropout belongs to the `RecurrentStack`, and state goes in and out of a call."
+                )
+            _refuse(value)

@@ -11,10 +11,11 @@ from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
 from keras_seq.layers._windowed_recurrence import windowed_recurrence
+from keras_seq.layers.causal_layer import CausalLayer
 
 
 @export("keras_seq.layers.LocalRNN")
-class LocalRNN(keras.layers.Layer):
+class LocalRNN(CausalLayer):
     """A recurrent network over a short window that ends at each position.
 
     Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019),
@@ -64,6 +65,8 @@ class LocalRNN(keras.layers.Layer):
     >>> rest = layer(x[:, 6:], initial_state=state)
     """
 
+    given_parts = ("cell",)
+
     def __init__(
         self,
         units,
@@ -89,14 +92,19 @@ class LocalRNN(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.supports_masking = True
 
+    @property
+    def output_units(self) -> int:
+        """Width of the output, `units`."""
+        return self.units
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that an output depends on, its own included: `window`."""
+        return self.window
+
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
-        if len(input_shape) != 3 or features is None:
-            raise ValueError(
-                "The input must have shape (b, t, d) with d known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.input_features = int(features)
         if not isinstance(self.cell, str):
             if not self.cell.built:
                 self.cell.build((None, self.input_features))
@@ -191,18 +199,6 @@ class LocalRNN(keras.layers.Layer):
     def compute_mask(self, inputs, mask=None):
         return mask
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, mask=None
-    ):
-        outputs = keras.KerasTensor((*x.shape[:-1], self.units), dtype=self.compute_dtype)
-        if not return_state:
-            return outputs
-        shape = (x.shape[0], self.window - 1, x.shape[-1])
-        return outputs, keras.KerasTensor(shape, dtype=self.compute_dtype)
-
     def get_config(self):
         cell = self.cell
         return {
@@ -220,7 +216,7 @@ class LocalRNN(keras.layers.Layer):
         config = dict(config)
         if isinstance(config.get("cell"), dict):
             config["cell"] = keras.saving.deserialize_keras_object(config["cell"])
-        return cls(**config)
+        return super().from_config(config)
 
 
 def fan_in_uniform(identifier=None):

@@ -90,4 +90,4 @@ class LSTM(PRU):
 
     def get_config(self):
         config = super().get_config()
-        return {name: config[name] for name in (*_OWN, *_SHARED)}
+        return {name: config[name] for name in (*_OWN, *_SHARED, "frozen") if name in config}

@@ -89,6 +89,7 @@ class MixtureOfSoftmaxes(SoftmaxHead):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, hidden_shape):
+        super().build(hidden_shape)
         width, latent = hidden_shape[-1], self.experts * self.embedding_dim
         limit = keras.initializers.RandomUniform(-(width**-0.5), width**-0.5)
         self.prior_kernel = self.add_weight(

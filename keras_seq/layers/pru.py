@@ -6,13 +6,14 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers._gated_recurrence import gated_recurrence, gates_of
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pru_cell import GATES, PRUCell
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.PRU")
-class PRU(keras.layers.Layer):
+class PRU(CausalLayer):
     """A layer of pyramidal recurrent units.
 
     Mehta et al., *Pyramidal Recurrent Unit for Language Modeling* (EMNLP 2018), section 3; see
@@ -116,11 +117,7 @@ class PRU(keras.layers.Layer):
         return self.units
 
     def build(self, input_shape):
-        if len(input_shape) != 3:
-            raise ValueError(
-                "The input must have shape (b, t, d). "
-                f"Received: input_shape={tuple(input_shape)}. Add an axis of time."
-            )
+        super().build(input_shape)
         if not self.cell.built:
             self.cell.build((input_shape[0], input_shape[2]))
         self.built = True
@@ -212,21 +209,9 @@ class PRU(keras.layers.Layer):
         (hidden, cell), (outputs, _) = ops.scan(step, (hidden, cell), projected)
         return ops.transpose(outputs, (1, 0, 2)), [hidden, cell]
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, masks=None
-    ):
-        outputs = keras.KerasTensor((*x.shape[:-1], self.units), dtype=self.compute_dtype)
-        if not return_state:
-            return outputs
-        shape = (x.shape[0], self.units)
-        return outputs, [keras.KerasTensor(shape, dtype=self.compute_dtype) for _ in range(2)]
-
     def get_config(self):
         cell = self.cell.get_config()
-        for name in ("name", "dtype", "trainable"):
+        for name in ("name", "dtype", "trainable", "frozen"):
             cell.pop(name, None)
         return {
             **super().get_config(),

@@ -6,6 +6,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers._gated_recurrence import gates_of
+from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pyramidal_transform import PyramidalTransform
 
@@ -14,7 +15,7 @@ GATES = 4
 
 
 @export("keras_seq.layers.PRUCell")
-class PRUCell(keras.layers.Layer):
+class PRUCell(CheckedLayer):
     """One step of the pyramidal recurrent unit (PRU).
 
     Mehta et al., *Pyramidal Recurrent Unit for Language Modeling* (EMNLP 2018), section 3.3: an
@@ -63,6 +64,8 @@ class PRUCell(keras.layers.Layer):
     >>> tuple(layer(np.ones((2, 5, 6))).shape)
     (2, 5, 16)
     """
+
+    axes = ("b", "d")
 
     def __init__(
         self,
@@ -149,6 +152,7 @@ class PRUCell(keras.layers.Layer):
         return self.units
 
     def build(self, input_shape):
+        super().build(input_shape)
         if not self.input_transform.built:
             self.input_transform.build(input_shape)
         if not self.context_transform.built:

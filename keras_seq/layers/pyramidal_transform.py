@@ -5,14 +5,15 @@ from keras import ops
 
 from keras_seq._backend import halves
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_choice, check_integer, last_axis
+from keras_seq.layers._arguments import check_choice, check_integer
+from keras_seq.layers.causal_layer import CheckedLayer
 
 SUBSAMPLINGS = ("average", "max", "skip", "convolution")
 SPLITS = ("released", "uniform")
 
 
 @export("keras_seq.layers.PyramidalTransform")
-class PyramidalTransform(keras.layers.Layer):
+class PyramidalTransform(CheckedLayer):
     """Linear transforms at several resolutions of the input, side by side.
 
     Mehta et al., *Pyramidal Recurrent Unit for Language Modeling* (EMNLP 2018), section 3.1 and
@@ -112,7 +113,8 @@ class PyramidalTransform(keras.layers.Layer):
         return tuple(2 * (self.levels - level) + 1 for level in range(1, self.levels))
 
     def build(self, input_shape):
-        self.features = features = last_axis("input_shape", input_shape)
+        super().build(input_shape)
+        self.features = features = input_shape[-1]
         if features < 2 ** (self.levels - 1):
             raise ValueError(
                 "The input must be wide enough to be halved `levels - 1` times. Received: "

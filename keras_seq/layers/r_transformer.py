@@ -9,13 +9,14 @@ from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.r_transformer_block import RTransformerBlock, cell_config
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.RTransformer")
-class RTransformer(keras.layers.Layer):
+class RTransformer(CausalLayer):
     """A stack of R-Transformer blocks, the core of a language model, classifier or frame model.
 
     Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019):
@@ -135,12 +136,8 @@ class RTransformer(keras.layers.Layer):
         return self.units
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
-        if len(input_shape) != 3 or features is None:
-            raise ValueError(
-                "The input must have shape (b, t, d) with d known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
         project = features != self.units if self.project_input is None else self.project_input
         if not project and features != self.units:
             raise ValueError(
@@ -242,35 +239,6 @@ class RTransformer(keras.layers.Layer):
 
     def compute_mask(self, inputs, mask=None):
         return mask
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def compute_output_spec(
-        self,
-        x,
-        initial_state=None,
-        return_state=False,
-        training=None,
-        masks=None,
-        mask=None,
-    ):
-        batch, length = x.shape[0], x.shape[1]
-        block = self.blocks[0]
-
-        def spec(*shape):
-            return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-        outputs = spec(batch, length, self.units)
-        if not return_state:
-            return outputs
-        past = None if block.span is None else block.span - 1
-        return outputs, {
-            "windows": spec(batch, self.levels, block.local_layers, block.window - 1, self.units),
-            "keys": spec(batch, self.levels, past, self.units),
-            "values": spec(batch, self.levels, past, self.units),
-            "valid": spec(batch, past),
-        }
 
     def get_config(self):
         return {

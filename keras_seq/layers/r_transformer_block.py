@@ -10,6 +10,7 @@ from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import LocalRNN, check_exact
 from keras_seq.layers.self_attention import SelfAttention
@@ -21,7 +22,7 @@ NORMALIZATIONS = ("unbiased", "layer")
 
 
 @export("keras_seq.layers.RTransformerBlock")
-class RTransformerBlock(keras.layers.Layer):
+class RTransformerBlock(CausalLayer):
     """Windowed recurrence, attention and a feed-forward network, each with a residual connection.
 
     Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019),
@@ -123,7 +124,13 @@ class RTransformerBlock(keras.layers.Layer):
         )
         self.local_rnns: Any = []
 
+    @property
+    def output_units(self) -> int:
+        """Width of the output of a built layer, that of the input."""
+        return self.units
+
     def build(self, input_shape):
+        super().build(input_shape)
         units = input_shape[-1]
         if not self.local_rnns:
             self.local_rnns = [
@@ -239,23 +246,6 @@ class RTransformerBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def compute_output_spec(
-        self,
-        x,
-        initial_state=None,
-        return_state=False,
-        training=None,
-        mask=None,
-        dropout_seed=None,
-    ):
-        result = self.attention.compute_output_spec(x, return_state=return_state)
-        if not return_state:
-            return result
-        outputs, state = result
-        shape = (x.shape[0], self.local_layers, self.window - 1, x.shape[-1])
-        windows = keras.KerasTensor(shape, dtype=self.compute_dtype)
-        return outputs, {"windows": windows, **state}
 
     def get_config(self):
         return {

@@ -7,12 +7,13 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.pru import check_kind
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.RecurrentStack")
-class RecurrentStack(keras.layers.Layer):
+class RecurrentStack(CausalLayer):
     """A stack of causal layers of the state contract, such as `PRU` and `LSTM`, as one layer.
 
     It is the core of a language model of several recurrent layers. Dropout between the layers is
@@ -57,6 +58,8 @@ class RecurrentStack(keras.layers.Layer):
     (2, 5, 50)
     """
 
+    given_parts = ("layers",)
+
     def __init__(
         self,
         layers: Sequence[keras.layers.Layer],
@@ -86,7 +89,7 @@ class RecurrentStack(keras.layers.Layer):
         return self.layers[-1].output_units
 
     def build(self, input_shape):
-        self.features = input_shape[-1]
+        super().build(input_shape)
         for layer in self.layers:
             if not layer.built:
                 layer.build(input_shape)
@@ -121,7 +124,7 @@ class RecurrentStack(keras.layers.Layer):
             standard dropout, whose masks are as long as the sequence, the seed of the mask.
         """
         masks = {}
-        widths = [self.features, *(layer.output_units for layer in self.layers)]
+        widths = [self.input_features, *(layer.output_units for layer in self.layers)]
         for index, (rate, width) in enumerate(zip(self._rates, widths, strict=True)):
             if rate:
                 seed = draw_seed(self.seed_generator)
@@ -167,18 +170,6 @@ class RecurrentStack(keras.layers.Layer):
             mask = bernoulli_mask(ops.shape(x), self._rates[index], DrawnSeed(mask), x.dtype)
         return x * ops.cast(mask, x.dtype)
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, masks=None
-    ):
-        final = []
-        for layer in self.layers:
-            x, state = layer.compute_output_spec(x, return_state=True)
-            final.append(state)
-        return (x, final) if return_state else x
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -198,4 +189,4 @@ class RecurrentStack(keras.layers.Layer):
             keras.saving.deserialize_keras_object(layer, custom_objects=custom_objects)
             for layer in config["layers"]
         ]
-        return cls(**config)
+        return super().from_config(config)

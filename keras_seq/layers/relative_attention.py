@@ -7,13 +7,14 @@ from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._relative_positions import shift, sinusoids, visibility
+from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.RelativeAttention")
-class RelativeAttention(keras.layers.Layer):
+class RelativeAttention(CheckedLayer):
     """Causal multi-head attention whose scores depend on distances, not on places.
 
     Dai et al., *Transformer-XL* (2019), section 3.3. With queries, keys and values q, k, v of the
@@ -66,6 +67,8 @@ class RelativeAttention(keras.layers.Layer):
     (3, 5, 8)
     """
 
+    axes = ("b", "t", "d")
+
     def __init__(
         self,
         heads,
@@ -98,10 +101,11 @@ class RelativeAttention(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
-        if features is None or features % 2:
+        if features % 2:
             raise ValueError(
-                "The features of the input must be known and even, for sines and cosines. "
+                "The features of the input must be even, for sines and cosines. "
                 f"Received: input_shape={tuple(input_shape)}."
             )
         if self.head_units is None and features % self.heads:

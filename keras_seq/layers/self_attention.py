@@ -7,13 +7,14 @@ from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._causal_attention import attend
 from keras_seq.layers._products import matrix_product
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.SelfAttention")
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(CausalLayer):
     """Multi-head scaled dot-product self-attention whose keys and values can be carried.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.2; the pooling layer of the
@@ -88,14 +89,19 @@ class SelfAttention(keras.layers.Layer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
 
+    @property
+    def output_units(self) -> int:
+        """Width of the output of a built layer, that of the input."""
+        return self.features
+
     def build(self, input_shape):
-        features = input_shape[-1]
-        if features is None or features % self.heads:
+        super().build(input_shape)
+        self.features = features = int(input_shape[-1])
+        if features % self.heads:
             raise ValueError(
                 "`heads` must divide the features of the input. "
                 f"Received: heads={self.heads}, input_shape={tuple(input_shape)}"
             )
-        self.features = int(features)
         limit = self.features**-0.5
         bias = keras.initializers.RandomUniform(-limit, limit)
         self.kernel = self.add_weight(  # queries, keys, values
@@ -215,29 +221,16 @@ class SelfAttention(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(
-        self,
-        x,
-        initial_state=None,
-        return_state=False,
-        training=None,
-        mask=None,
-        dropout_seed=None,
-        return_probabilities=False,
+        self, x, initial_state=None, return_state=False, *, return_probabilities=False, **options
     ):
-        batch, length, features = x.shape
-
-        def spec(*shape):
-            return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-        results: list = [spec(batch, length, features)]
-        if return_probabilities:
-            total = length if initial_state is None else None
-            results.append(spec(batch, self.heads, length, total))
-        if return_state:
-            past = None if self.span is None else self._past
-            cache = spec(batch, past, features)
-            results.append({"keys": cache, "values": cache, "valid": spec(batch, past)})
-        return results[0] if len(results) == 1 else tuple(results)
+        results = super().compute_output_spec(x, initial_state, return_state, **options)
+        if not return_probabilities:
+            return results
+        outputs, *state = results if return_state else (results,)
+        batch, length = x.shape[0], x.shape[1]
+        total = length if initial_state is None else None
+        shape = (batch, self.heads, length, total)
+        return outputs, keras.KerasTensor(shape, dtype=self.compute_dtype), *state
 
     def get_config(self):
         return {

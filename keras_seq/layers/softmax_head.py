@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_seq.layers._products import matrix_product
+from keras_seq.layers.causal_layer import CheckedLayer
 
 
-class SoftmaxHead(keras.layers.Layer):
+class SoftmaxHead(CheckedLayer):
     """Abstract output layer over a vocabulary; it owns both the probabilities and the loss.
 
     A subclass implements `call`, which maps hidden states to log-probabilities, and
@@ -48,6 +49,7 @@ class SoftmaxHead(keras.layers.Layer):
             A tensor of shape `(...)`, float32 at least.
         """
         hidden = ops.cast(ops.convert_to_tensor(hidden), self.compute_dtype)
+        self.check_shape(hidden.shape, "hidden")
         if not self.built:
             self.build(hidden.shape)
         return self._nll(hidden, ops.cast(targets, "int32"), tables, training, masks)

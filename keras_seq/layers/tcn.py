@@ -9,13 +9,14 @@ from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.temporal_block import TemporalBlock
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.TCN")
-class TCN(keras.layers.Layer):
+class TCN(CausalLayer):
     """A temporal convolutional network: residual blocks of dilated causal convolutions.
 
     Bai, Kolter and Koltun, *An Empirical Evaluation of Generic Convolutional and Recurrent Networks
@@ -127,6 +128,7 @@ class TCN(keras.layers.Layer):
         return 1 + sum(2 * block.past for block in self.blocks)
 
     def build(self, input_shape):
+        super().build(input_shape)
         for block in self.blocks:
             if not block.built:
                 block.build(input_shape)
@@ -173,18 +175,6 @@ class TCN(keras.layers.Layer):
             if return_state:
                 x, state = x
                 states.append(state)
-        return (x, states) if return_state else x
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, masks=None
-    ):
-        states = []
-        for block in self.blocks:
-            x, state = block.compute_output_spec(x, return_state=True)
-            states.append(state)
         return (x, states) if return_state else x
 
     def get_config(self):

@@ -9,13 +9,14 @@ from keras_seq.layers import _time_shift as shift
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._outline import Part, Residual
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.TemporalBlock")
-class TemporalBlock(keras.layers.Layer):
+class TemporalBlock(CausalLayer):
     """Two dilated causal convolutions with a residual connection.
 
     Bai, Kolter and Koltun, *An Empirical Evaluation of Generic Convolutional and Recurrent Networks
@@ -96,14 +97,19 @@ class TemporalBlock(keras.layers.Layer):
         """Steps that a convolution looks back."""
         return (self.kernel_size - 1) * self.dilation_rate
 
+    @property
+    def output_units(self) -> int:
+        """Width of the output, `units`."""
+        return self.units
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that an output depends on, its own included."""
+        return 1 + 2 * self.past
+
     def build(self, input_shape):
-        features = input_shape[-1]
-        if len(input_shape) != 3 or features is None:
-            raise ValueError(
-                "The input must have shape (b, t, d) with d known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.features = int(features)
+        super().build(input_shape)
+        self.features = int(input_shape[-1])
         self.first = self._build_convolution("first", self.features)
         self.second = self._build_convolution("second", self.units)
         self.residual = None
@@ -201,20 +207,6 @@ class TemporalBlock(keras.layers.Layer):
             return seeded_dropout(x, self.dropout, seed)
         shape = (ops.shape(x)[0], 1, self.units)
         return x * bernoulli_mask(shape, self.dropout, DrawnSeed(seed), x.dtype)
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, dropout_seed=None
-    ):
-        def spec(length, width):
-            return keras.KerasTensor((x.shape[0], length, width), dtype=self.compute_dtype)
-
-        outputs = spec(x.shape[1], self.units)
-        if not return_state:
-            return outputs
-        return outputs, [spec(self.past, x.shape[-1]), spec(self.past, self.units)]
 
     def get_config(self):
         return {

@@ -60,6 +60,7 @@ class TiedSoftmax(SoftmaxHead):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, hidden_shape):
+        super().build(hidden_shape)
         self.kernel = self.bias = None
         if not self.tied:
             self.kernel = self.add_weight(

@@ -9,13 +9,14 @@ from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.transformer_block import NORM_ORDERS, TransformerBlock
 from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.Transformer")
-class Transformer(keras.layers.Layer):
+class Transformer(CausalLayer):
     """A stack of Transformer blocks with sinusoidal positions, as a causal encoder.
 
     Vaswani et al., *Attention Is All You Need* (2017), sections 3.1 to 3.5, with a mask over later
@@ -127,12 +128,8 @@ class Transformer(keras.layers.Layer):
         return self.units
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
-        if len(input_shape) != 3 or features is None:
-            raise ValueError(
-                "The input must have shape (b, t, d) with d known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
         project = features != self.units if self.project_input is None else self.project_input
         if not project and features != self.units:
             raise ValueError(
@@ -225,25 +222,6 @@ class Transformer(keras.layers.Layer):
             for name in ("keys", "values")
         }
         return {**joined, "valid": states[0]["valid"], "position": position}
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.units)
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, masks=None
-    ):
-        batch = x.shape[0]
-
-        def spec(*shape, dtype=None):
-            return keras.KerasTensor(shape, dtype=dtype or self.compute_dtype)
-
-        outputs = spec(batch, x.shape[1], self.units)
-        if not return_state:
-            return outputs
-        past = None if self.span is None else self.span - 1
-        cache = spec(batch, self.levels, past, self.units)
-        state = {"keys": cache, "values": cache, "valid": spec(batch, past)}
-        return outputs, {**state, "position": spec(batch, dtype="int32")}
 
     def get_config(self):
         return {

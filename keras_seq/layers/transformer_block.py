@@ -7,6 +7,7 @@ from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.layers.variational_dropout import check_rate
@@ -15,7 +16,7 @@ NORM_ORDERS = ("pre", "post")
 
 
 @export("keras_seq.layers.TransformerBlock")
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(CausalLayer):
     """Causal self-attention and a feed-forward network, each with a residual connection.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.1. With f either of them and
@@ -82,7 +83,13 @@ class TransformerBlock(keras.layers.Layer):
             for index in (1, 2)
         ]
 
+    @property
+    def output_units(self) -> int:
+        """Width of the output of a built layer, that of the input."""
+        return self.attention.output_units
+
     def build(self, input_shape):
+        super().build(input_shape)
         for layer in (self.attention, self.feed_forward, *self.norms):
             if not layer.built:
                 layer.build(input_shape)
@@ -129,11 +136,6 @@ class TransformerBlock(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def compute_output_spec(
-        self, x, initial_state=None, return_state=False, training=None, dropout_seed=None
-    ):
-        return self.attention.compute_output_spec(x, return_state=return_state)
 
     def get_config(self):
         return {

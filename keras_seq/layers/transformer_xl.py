@@ -10,6 +10,7 @@ from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.relative_attention import RelativeAttention
@@ -19,7 +20,7 @@ _PLACES = 4  # where a level drops values: attention, its output, inner and oute
 
 
 @export("keras_seq.layers.TransformerXL")
-class TransformerXL(keras.layers.Layer):
+class TransformerXL(CausalLayer):
     """A causal transformer that attends to the hidden states of earlier segments.
 
     Dai et al., *Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context* (ACL
@@ -59,7 +60,9 @@ class TransformerXL(keras.layers.Layer):
         x: (b, t, d).
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state.
-        training: whether dropout is on.
+        training: whether to draw dropout masks, and which of the two memory lengths counts.
+        masks: what dropout masks follow from, as from `get_masks`, whatever `training` is; `{}` for
+            no dropout.
 
     Output shape:
         (b, t, d).
@@ -153,6 +156,7 @@ class TransformerXL(keras.layers.Layer):
                 )
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
         for layers in (
             self.attentions,
@@ -218,11 +222,24 @@ class TransformerXL(keras.layers.Layer):
             for part in sublayer(*pair, self.normalize_first)
         )
 
-    def call(self, x, initial_state=None, return_state=False, training=None):
+    def get_masks(self, batch_size):
+        """Draws what the dropout masks of one call follow from.
+
+        Args:
+            batch_size: not needed; every layer of the library takes it here.
+
+        Returns:
+            `{"seed": (2,) integers}`, or `{}` without dropout.
+        """
+        if not (self.dropout or self.attention_dropout):
+            return {}
+        return {"seed": draw_seed(self.seed_generator).value}
+
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
-        seed = None
-        if training and (self.dropout or self.attention_dropout):
-            seed = draw_seed(self.seed_generator).value
+        if masks is None:
+            masks = self.get_masks(batch) if training else {}
+        seed = masks.get("seed")
         state = initial_state
         if state is None and return_state:
             state = self.get_initial_state(batch)
@@ -296,9 +313,6 @@ class TransformerXL(keras.layers.Layer):
             "hidden": newest(state["hidden"], inputs, 2),
             "valid": newest(state["valid"], ops.ones_like(inputs[:, 0, :, 0]), 1),
         }
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
     def get_config(self):
         return {

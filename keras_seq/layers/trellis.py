@@ -15,6 +15,7 @@ from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
 from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
 from keras_seq.layers._trellis_plan import TrellisPlan
 from keras_seq.layers._trellis_step import run_step
+from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.trellis_gates import TrellisGates, get_gates
 from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
@@ -23,7 +24,7 @@ STATE_KINDS = ("exact", "history")
 
 
 @export("keras_seq.layers.TrellisNet")
-class TrellisNet(keras.layers.Layer):
+class TrellisNet(CausalLayer):
     """A trellis network: a deep causal convolution with one kernel for all levels.
 
     Bai, Kolter and Koltun, *Trellis Networks for Sequence Modeling* (ICLR 2019). Level l maps the
@@ -145,7 +146,7 @@ class TrellisNet(keras.layers.Layer):
         if state not in STATE_KINDS:
             raise ValueError(f"`state` must be one of {STATE_KINDS}. Received: state={state!r}")
         self.units = units
-        self.output_units = output_units
+        self._output_units = output_units
         self.levels = levels
         self.kernel_size = kernel_size
         several = isinstance(dilation_rate, Sequence)
@@ -211,6 +212,11 @@ class TrellisNet(keras.layers.Layer):
             )
 
     @property
+    def output_units(self) -> int:
+        """Width of the output."""
+        return self._output_units
+
+    @property
     def width(self) -> int:
         """Channels of the hidden sequence, `units + output_units`."""
         return self.units + self.output_units
@@ -233,13 +239,7 @@ class TrellisNet(keras.layers.Layer):
         return 1 + (self.kernel_size - 1) * dilations[0] + reach * sum(dilations[1:])
 
     def build(self, input_shape):
-        features = input_shape[-1]
-        if len(input_shape) != 3 or features is None:
-            raise ValueError(
-                "The input must have shape (b, t, d) with d known. "
-                f"Received: input_shape={tuple(input_shape)}"
-            )
-        self.input_features = int(features)
+        super().build(input_shape)
         if self.groups is None:
             self._build_dense()
         else:
@@ -366,6 +366,10 @@ class TrellisNet(keras.layers.Layer):
             "input": ops.zeros((batch_size, plan.input_steps, self.input_features), dtype),
         }
 
+    def kind_of(self, state) -> str:
+        """The kind of a state, by its structure."""
+        return _kind_of(state)
+
     def call(
         self,
         x,
@@ -491,40 +495,6 @@ class TrellisNet(keras.layers.Layer):
             injections[dilation] = matrix_product(seen, kernel) + bias
         return injections
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_units)
-
-    def compute_output_spec(
-        self,
-        x,
-        initial_state=None,
-        return_state=False,
-        training=None,
-        return_auxiliary=False,
-        masks=None,
-    ):
-        batch, length = x.shape[0], x.shape[1]
-
-        def spec(*shape):
-            return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-        results = [spec(batch, length, self.output_units)]
-        if return_auxiliary:
-            results.append(spec(batch, len(self.auxiliary_levels), length, self.output_units))
-        if return_state:
-            kind = self.state if initial_state is None else _kind_of(initial_state)
-            if kind == "exact":
-                results.append(
-                    {
-                        "hidden": spec(batch, self._plan.hidden_steps, self.width),
-                        "cell": spec(batch, self._plan.cell_steps, self.width),
-                        "input": spec(batch, self._plan.input_steps, x.shape[2]),
-                    }
-                )
-            else:
-                results.append([spec(batch, self.width), spec(batch, self.width)])
-        return results[0] if len(results) == 1 else tuple(results)
-
     def get_config(self):
         activation = self.activation
         if not isinstance(activation, str):
@@ -558,7 +528,7 @@ class TrellisNet(keras.layers.Layer):
         config = dict(config)
         if isinstance(config.get("activation"), dict):
             config["activation"] = keras.saving.deserialize_keras_object(config["activation"])
-        return cls(**config)
+        return super().from_config(config)
 
     @classmethod
     def from_rnn(cls, layers, horizon, **kwargs):

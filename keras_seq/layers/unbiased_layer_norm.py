@@ -1,13 +1,13 @@
 """Layer normalisation by the unbiased deviation."""
 
-import keras
 from keras import ops
 
 from keras_seq._export import export
+from keras_seq.layers.causal_layer import CheckedLayer
 
 
 @export("keras_seq.layers.UnbiasedLayerNormalization")
-class UnbiasedLayerNormalization(keras.layers.Layer):
+class UnbiasedLayerNormalization(CheckedLayer):
     """Layer normalisation as the R-Transformer release computes it.
 
         y = gain ∘ (x - mean) / (s + ε) + bias
@@ -43,8 +43,9 @@ class UnbiasedLayerNormalization(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape):
+        super().build(input_shape)
         features = input_shape[-1]
-        if features is None or features < 2:
+        if features < 2:
             raise ValueError(
                 "The input must have at least two features, since the unbiased deviation divides "
                 f"by d - 1. Received: input_shape={tuple(input_shape)}"

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers.causal_layer import CheckedLayer
 
 
 def check_rate(rate: float, name: str = "rate") -> float:
@@ -18,7 +19,7 @@ def check_rate(rate: float, name: str = "rate") -> float:
 
 
 @export("keras_seq.layers.VariationalDropout")
-class VariationalDropout(keras.layers.Layer):
+class VariationalDropout(CheckedLayer):
     """Drops whole features of a sequence: one mask for all time steps.
 
     Gal and Ghahramani, *A Theoretically Grounded Application of Dropout in Recurrent Neural
@@ -52,6 +53,8 @@ class VariationalDropout(keras.layers.Layer):
     True
     """
 
+    axes = ("...", "t", "d")
+
     def __init__(self, rate: float, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.rate = check_rate(rate)
@@ -60,12 +63,7 @@ class VariationalDropout(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, x_shape):
-        if len(x_shape) < 2:
-            raise ValueError(
-                "`x` must have a time axis and a feature axis, (b, t, d). "
-                f"Received: x.shape={tuple(x_shape)}"
-            )
-        self.built = True
+        self.check_shape(x_shape)
 
     def get_mask(self, batch_size, features: int, dtype=None):
         """Draws a mask of shape `(batch_size, 1, features)`, for the argument `dropout_mask`."""

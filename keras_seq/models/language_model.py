@@ -390,6 +390,9 @@ class LanguageModel(SequenceModel):
 
     # Configuration
 
+    def given_layers(self) -> list:
+        return [self.core, self.head, *([self.embedding] if self._own_embedding else [])]
+
     def get_config(self) -> dict[str, Any]:
         return {
             "vocabulary_size": self.vocabulary_size,
@@ -407,6 +410,7 @@ class LanguageModel(SequenceModel):
             "temporal_activation_regularization": self.temporal_activation_regularization,
             "history": self.history_steps,
             "carry_state": self.carry_state,
+            **self.frozen_config(),
             "seed": self.seed,
             "name": self.name,
             "trainable": self.trainable,
@@ -421,7 +425,7 @@ class LanguageModel(SequenceModel):
                 config[name] = keras.saving.deserialize_keras_object(
                     config[name], custom_objects=custom_objects
                 )
-        return cls(**config)
+        return super().from_config(config)
 
 
 def _get_head(head, vocabulary_size: int, policy) -> SoftmaxHead:

@@ -27,6 +27,8 @@ class SequenceReader(SequenceModel):
         **kwargs: of `keras.Model`.
     """
 
+    given_parts = ("core",)
+
     def __init__(
         self,
         core: keras.layers.Layer,
@@ -186,6 +188,7 @@ class SequenceReader(SequenceModel):
             "input_dropout": self.input_dropout.rate,
             "output_dropout": self.output_dropout.rate,
             "auxiliary_weight": self.auxiliary_weight,
+            **self.frozen_config(),
             "seed": self.seed,
             "name": self.name,
             "trainable": self.trainable,
@@ -200,7 +203,7 @@ class SequenceReader(SequenceModel):
                 config[name] = keras.saving.deserialize_keras_object(
                     config[name], custom_objects=custom_objects
                 )
-        return cls(**config)
+        return super().from_config(config)
 
 
 @export("keras_seq.models.SequenceClassifier")

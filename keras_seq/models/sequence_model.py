@@ -2,12 +2,14 @@
 
 import contextlib
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_seq import _backend
+from keras_seq._frozen_parts import FrozenParts
 from keras_seq.layers import _solver_metrics
 from keras_seq.models.carried_state import CarriedState
 
@@ -56,7 +58,7 @@ def auxiliary_loss(core, masks, losses_of_levels, like):
     return summed() if wanted is None else ops.cond(wanted, summed, lambda: ops.zeros_like(like))
 
 
-class SequenceModel(keras.Model):
+class SequenceModel(FrozenParts, keras.Model):
     """Abstract base: a model that owns its loss and may carry state from batch to batch.
 
     A subclass defines `loss_terms` and `update_metrics`. The step here is right under a
@@ -122,9 +124,12 @@ class SequenceModel(keras.Model):
             loss, total_weight, terms = self._loss(x, y, sample_weight, "train", training=True)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
-        gradients = tape.gradient(scaled, variables)
-        self._give_length(terms)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if variables:
+            gradients = tape.gradient(scaled, variables)
+            self._give_length(terms)
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self._report(loss, total_weight, terms)
 
     def _give_length(self, terms: LossTerms) -> None:

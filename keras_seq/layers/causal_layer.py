@@ -1,0 +1,187 @@
+"""What the layers have in common: inputs that are checked, and the causal contract."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seq._frozen_parts import FrozenParts
+
+
+class CheckedLayer(FrozenParts, keras.layers.Layer):
+    """Abstract base of all layers: says in words which inputs it takes, and casts whole numbers.
+
+    The first argument of a call must have the axes of `axes` and, once the layer is built, the
+    width that it was built for. Where it holds integers or booleans it is cast to the compute type,
+    as Keras does with floats. Nothing of this costs an operation where the input is of floats.
+
+    A subclass calls `super().build(input_shape)` before it makes weights for a width.
+
+    Attributes:
+        axes: names of the axes of the input; `"..."` in front stands for any number.
+        input_features: the width of the input, the size of its last axis, that the layer was built
+            for; `None` before, and where any width will do.
+    """
+
+    axes: tuple[str, ...] = ("...", "d")
+    input_features: int | None = None
+
+    def build(self, input_shape):
+        self.check_shape(input_shape, known=True)
+        self.input_features = int(input_shape[-1])
+
+    def __call__(self, *args, **kwargs):
+        name = self.call_signature_parameters[0]
+        if args:
+            args = (self.checked(args[0], name), *args[1:])
+        elif name in kwargs:
+            kwargs[name] = self.checked(kwargs[name], name)
+        return super().__call__(*args, **kwargs)
+
+    def checked(self, x, name: str = "x"):
+        """The input of a call, after a check of its shape and in a float type."""
+        shape = getattr(x, "shape", None)
+        if shape is None or getattr(shape, "rank", 0) is None:
+            return x
+        self.check_shape(shape, name)
+        if isinstance(x, keras.KerasTensor):  # cast when there are values
+            return x
+        return as_float(x, self.compute_dtype)
+
+    def check_shape(self, shape, name: str = "x", known: bool = False) -> None:
+        """Refuses an input of another shape than the layer takes.
+
+        Args:
+            shape: of the input.
+            name: of the argument.
+            known: whether its width must be known.
+
+        Raises:
+            ValueError: says what is expected and what came.
+        """
+        shape, axes = tuple(shape), ", ".join(self.axes)
+        any_rank = self.axes[0] == "..."
+        least = len(self.axes) - any_rank
+        received = f"Received: {name} of shape {shape}"
+        if len(shape) < least or (len(shape) > least and not any_rank):
+            raise ValueError(
+                f"`{name}` must have shape ({axes}). {received}. Reshape it, for example with "
+                "`keras.ops.expand_dims`."
+            )
+        if known and shape[-1] is None:
+            raise ValueError(
+                f"`{name}` must have shape ({axes}) with d known. {received}. Give the layer or "
+                "`keras.Input` before it a fixed width."
+            )
+        if self.input_features and shape[-1] not in (None, self.input_features):
+            raise ValueError(
+                f"`{name}` must have shape ({axes}) with d = {self.input_features}, for which the "
+                f"{type(self).__name__} was built. {received}. Make a layer for this width."
+            )
+
+
+class EquilibriumCell(CheckedLayer):
+    """Abstract base of the cells of a `DeepEquilibrium`, called as `cell(z, x)`: x is checked."""
+
+    axes = ("b", "t", "d")
+
+    def __call__(self, z, x, *args, **kwargs):
+        return keras.layers.Layer.__call__(self, z, self.checked(x), *args, **kwargs)
+
+
+class CausalLayer(CheckedLayer):
+    """Abstract base of causal layers: the contract of what can be the core of a model.
+
+    A subclass implements `output_units`, `get_initial_state` and `call`; the output of `call` comes
+    first and the state last. It has `get_masks` if it has dropout, which then is drawn by nothing
+    else. The rest follows from these.
+    """
+
+    axes = ("b", "t", "d")
+
+    @property
+    def output_units(self) -> int:
+        """Width of the output, of a built layer."""
+        raise NotImplementedError
+
+    @property
+    def auxiliary_levels(self) -> tuple[int, ...]:
+        """What the outputs of `return_auxiliary` belong to; empty where there are none."""
+        return ()
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Input steps that an output depends on, its own included; `None` for all."""
+        return None
+
+    def get_initial_state(self, batch_size, kind: str | None = None) -> Any:
+        """The state before the first step, a nest of tensors (b, ...).
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+            kind: `"exact"` for the state with which chunks equal the whole; `None` for the layer's
+                default.
+        """
+        raise NotImplementedError
+
+    def get_masks(self, batch_size) -> dict[str, Any]:
+        """Draws the dropout masks of one call; `{}` without dropout.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+        """
+        return {}
+
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+        raise NotImplementedError
+
+    def kind_of(self, state) -> str | None:
+        """The kind of a state, for `get_initial_state`, by its structure."""
+        return None
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.output_units)
+
+    def compute_output_spec(
+        self, x, initial_state=None, return_state=False, *, return_auxiliary=False, **options
+    ):
+        """Symbolic results of a call, with the structure that the layer's states have."""
+        shape = self.compute_output_shape(x.shape)
+        results: list[Any] = [keras.KerasTensor(shape, dtype=self.compute_dtype)]
+        if return_auxiliary:
+            levels = (shape[0], len(self.auxiliary_levels), *shape[1:])
+            results.append(keras.KerasTensor(levels, dtype=self.compute_dtype))
+        if return_state:
+            results.append(self._state_spec(shape[0], initial_state))
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _state_spec(self, batch, initial_state):
+        """Symbolic states, one tensor each; what starts without steps may grow with each call."""
+        kind = None if initial_state is None else self.kind_of(initial_state)
+        return keras.tree.map_structure(
+            lambda part: keras.KerasTensor(
+                (batch, *(size or None for size in part.shape[1:])), dtype=part.dtype
+            ),
+            self.get_initial_state(0, kind=kind),
+        )
+
+    @classmethod
+    def from_config(cls, config, *args, **kwargs):
+        if "go_backwards" in config:
+            raise ValueError(
+                f"`go_backwards` must be left out: a {cls.__name__} is causal and runs forwards, "
+                "which `keras.layers.Bidirectional` cannot turn round. Use two layers, and "
+                "`keras.ops.flip(x, axis=1)` before and after the second one."
+            )
+        return super().from_config(config, *args, **kwargs)
+
+
+def as_float(x, dtype):
+    """A tensor or array in a type of floats where it holds integers or booleans; else as it is."""
+    kind = keras.backend.standardize_dtype(x.dtype)
+    if kind != "bool" and "int" not in kind:
+        return x
+    y, mask = ops.cast(x, dtype), getattr(x, "_keras_mask", None)
+    if mask is not None:
+        y._keras_mask = mask
+    return y
