@@ -61,7 +61,8 @@ def test_step_model(name, tmp_path):
     outputs, after = layer(token, initial_state=like, return_state=True)
     model = keras.Model([token, *flatten(like)], [outputs, *flatten(after)])
     expected = layer(x[:, 3:], initial_state=state, return_state=True)
-    check(model, [x[:, 3:], *flatten(state)], expected, tmp_path)
+    inputs = [keras.ops.convert_to_tensor(x[:, 3:]), *flatten(state)]
+    check(model, inputs, expected, tmp_path)
 
 
 @every_causal
