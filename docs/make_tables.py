@@ -28,14 +28,21 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def reported(recipe: Recipe) -> str:
     """The paper's figure in words: `perplexity 56.97`."""
-    value, metric = recipe.reported.value, recipe.reported.metric
-    if value is None:
-        return "none"
+    reported = recipe.reported
+    if reported.value is not None:
+        return figure(reported.metric, reported.value)
+    if reported.validation is not None:
+        return f"{figure(reported.metric, reported.validation)} (validation)"
+    return "none"
+
+
+def figure(metric: str, value: float) -> str:
+    """A metric and its value."""
     if metric == "accuracy":
         return f"accuracy {value:.2f}%"
     digits = 3 if metric == "bits_per_character" else 2
-    figure = f"{value:.{digits}f}" if value >= 0.01 else f"{value:.1e}"
-    return f"{metric.replace('_', ' ')} {figure}"
+    number = f"{value:.{digits}f}" if value >= 0.01 else f"{value:.1e}"
+    return f"{metric.replace('_', ' ')} {number}"
 
 
 def short_paper(recipe: Recipe) -> str:
@@ -119,8 +126,10 @@ def details() -> str:
     sections = []
     for r in recipes():
         lines = [f"### `{r.name}`", "", sentence(r.summary), "", f"Paper: {sentence(r.paper)}"]
-        if r.reported.source:
-            lines += ["", f"Figure: {reported(r)}, {sentence(r.reported.source)}"]
+        source = r.reported.source
+        if r.reported.value is not None and r.reported.validation is not None:
+            source = f"{r.reported.validation:.2f} on the validation split, {source}"
+        lines += ["", f"Figure: {reported(r)}, {sentence(source)}"]
         settings = ", ".join(f"`{key}={value!r}`" for key, value in r.model.items())
         lines += ["", f"Settings: {settings}."]
         for name, changes in r.variants.items():

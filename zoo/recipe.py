@@ -72,23 +72,29 @@ class ScheduleSpec:
             `"plateau"`, the rule of TrellisNet's scripts: after epoch e, multiply by `factor` if
             e - 1 > `patience` and the validation loss is above the lowest of epochs 1 to
             e - 1 - `patience`;
+            `"highest"`, the rule of the TCN's and the R-Transformer's scripts: after epoch e,
+            multiply by `factor` if e > `delay` and the validation loss is not below the highest of
+            the `patience` epochs before;
             `"milestones"`: multiply by `factor` at the start of each epoch, counted from 1, in
             `milestones`;
             `"cosine"`: from the initial rate to `minimum` over the run, after `warmup` of the
             run's steps, a fraction.
         factor: multiplier of a plateau or milestone.
-        patience: the newest epochs that a plateau does not compare with.
+        patience: the newest epochs that a plateau does not compare with, or the epochs whose
+            highest loss counts.
+        delay: epochs that pass before the rule `"highest"` begins.
         minimum: the learning rate is never taken below this.
         milestones: epochs, counted from 1.
         warmup: fraction of the steps with a linearly growing rate (cosine only).
     """
 
-    name: Literal["constant", "plateau", "milestones", "cosine"] = "constant"
+    name: Literal["constant", "plateau", "highest", "milestones", "cosine"] = "constant"
     factor: float = 0.1
     patience: int = 5
     minimum: float = 0.0
     milestones: tuple[int, ...] = ()
     warmup: float = 0.0
+    delay: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,13 +105,15 @@ class Reported:
         metric: `"perplexity"`, `"bits_per_character"` or `"accuracy"` (a percentage).
         value: the figure on the test split; `None` where the paper gives none for this model.
         source: paper and table.
-        size: the size that the paper quotes, for example `"24M"`.
+        size: the size that the paper quotes, for example `"24M"` or `"3 layers of 128"`.
+        validation: the figure on the validation split, in the same metric.
     """
 
     metric: str
     value: float | None = None
     source: str = ""
     size: str = ""
+    validation: float | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def model_row(recipe) -> dict[str, Any]:
         "task": recipe.task,
         "parameters": recipe.parameters,
         "reported": recipe.reported.value,
+        "validation": recipe.reported.validation,
         "metric": recipe.reported.metric,
         "source": recipe.reported.source,
         "size": recipe.reported.size,
@@ -80,9 +81,10 @@ def model_row(recipe) -> dict[str, Any]:
 
 
 def _figure(row: dict[str, Any]) -> str:
-    if row["reported"] is None:
-        return "-"
-    return f"{row['reported']:g} {row['metric'].replace('_', ' ')}"
+    value, of = row["reported"], ""
+    if value is None:
+        value, of = row["validation"], " (validation)"
+    return "-" if value is None else f"{value:g} {row['metric'].replace('_', ' ')}{of}"
 
 
 def describe(

@@ -90,6 +90,25 @@ class Plateau(Schedule):
         return self._lowered(rate) if _rank(losses[-1]) > best else rate
 
 
+@register("highest")
+class Highest(Schedule):
+    """Anneals at a new height by the rule of the TCN's and the R-Transformer's releases.
+
+    With v₁ … vₑ the validation losses so far, p = `patience` and d = `delay`, the rate is
+    multiplied by `factor` after epoch e if
+
+        e > d  and  vₑ ≥ max(vₑ₋ₚ, …, vₑ₋₁)
+
+    A loss that is not a number counts as worse than any other.
+    """
+
+    def next_rate(self, epoch, rate, losses):
+        earlier = losses[max(len(losses) - 1 - self.spec.patience, 0) : -1]
+        if epoch <= self.spec.delay or not len(earlier):
+            return rate
+        return self._lowered(rate) if _rank(losses[-1]) >= max(map(_rank, earlier)) else rate
+
+
 @register("milestones")
 class Milestones(Schedule):
     """Multiplies the rate by `factor` at the start of each epoch of `milestones`."""
