@@ -37,7 +37,7 @@ _RULES = {
     **dict.fromkeys(("data.batch_size", "data.eval_batch_size", "data.length"), _POSITIVE),
     **dict.fromkeys(("epochs", "early_stopping", "optimizer.global_clipnorm"), _POSITIVE),
     **dict.fromkeys(("optimizer.learning_rate", "optimizer.l2", "data.history"), _NOT_NEGATIVE),
-    **dict.fromkeys(("schedule.patience", "schedule.minimum"), _NOT_NEGATIVE),
+    **dict.fromkeys(("schedule.patience", "schedule.minimum", "schedule.delay"), _NOT_NEGATIVE),
     **dict.fromkeys(("parameters", "stop_nonmonotone"), _NOT_NEGATIVE),
     "schedule.factor": _POSITIVE,
     "schedule.warmup": _FRACTION,

@@ -102,6 +102,14 @@ class Highest(Schedule):
     A loss that is not a number counts as worse than any other.
     """
 
+    def __init__(self, spec: ScheduleSpec, learning_rate: float, steps: int):
+        super().__init__(spec, learning_rate, steps)
+        if spec.patience < 1:
+            raise ValueError(
+                "`schedule.patience` must be positive with the rule 'highest', which compares with "
+                f"so many epochs. Received: schedule.patience={spec.patience}."
+            )
+
     def next_rate(self, epoch, rate, losses):
         earlier = losses[max(len(losses) - 1 - self.spec.patience, 0) : -1]
         if epoch <= self.spec.delay or not len(earlier):

@@ -58,6 +58,18 @@ def test_plateau_has_a_floor_and_counts_nan_as_worst():
     assert low.next_rate(2, 0.01, [1.0, 2.0]) == 0.01
 
 
+def test_highest_by_hand():
+    losses = [5.0, 6.0, 4.0, 4.5, 4.2, 4.4, math.nan, 3.0]
+    #  epoch 2 is before the delay ends; 4: 4.5 < max(6, 4); 5: 4.2 < max(4, 4.5);
+    #  6: 4.4 < max(4.5, 4.2); 7: not a number; 8: 3 < not a number
+    spec = ScheduleSpec("highest", factor=0.5, patience=2, delay=2)
+    assert follow(spec, losses) == [1, 1, 1, 1, 1, 1, 1, 0.5, 0.5]
+    at_once = ScheduleSpec("highest", factor=0.5, patience=2)
+    assert follow(at_once, losses) == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    with pytest.raises(ValueError, match="`schedule.patience` must be positive"):
+        follow(ScheduleSpec("highest", patience=0), losses)
+
+
 def test_milestones_take_effect_at_the_start_of_their_epochs():
     spec = ScheduleSpec("milestones", factor=0.1, milestones=(2, 4))
     assert follow(spec, [1.0] * 4) == pytest.approx([1.0, 0.1, 0.1, 0.01, 0.01])
@@ -80,7 +92,7 @@ def test_cosine_with_warmup():
 def test_unknown_schedule():
     spec = ScheduleSpec("constant")
     object.__setattr__(spec, "name", "sawtooth")
-    with pytest.raises(ValueError, match="'cosine', 'milestones', 'plateau'"):
+    with pytest.raises(ValueError, match="'cosine', 'highest', 'milestones', 'plateau'"):
         make_schedule(spec, 1.0, 1)
 
 

@@ -20,7 +20,8 @@ def test_data_and_optimizer_exist(name):
     assert recipe.paper
     for variant in recipe.variants:
         changed = zoo.recipe(name, variant)
-        assert changed != recipe
+        named = variant in ("paper", "released")  # by whose values these are, the default's or not
+        assert named or changed != recipe
         assert set(changed.model) >= set(recipe.model)
 
 
