@@ -63,9 +63,20 @@ def test_recipe_holds_its_model(name):
     """Built as the recipe says, each variant has the number of parameters that it states."""
     recipe = zoo.recipe(name)
     assert zoo.Recipe.from_json(recipe.to_json()) == recipe
-    assert wrong_sizes(name) == {}
+    if name != "pru_wikitext2_single":  # below, by those of Penn Treebank
+        assert wrong_sizes(name) == {}
     for variant in (None, *recipe.variants):
         assert hasattr(optimizers, recipe.variant(variant).optimizer.name)
+
+
+def test_single_layers_differ_by_their_vocabularies():
+    ptb, wikitext2 = (zoo.recipe(f"pru_{data}_single") for data in ("ptb_word", "wikitext2"))
+    more = (33_278 - 10_000) * (600 + 1)
+    assert list(ptb.variants) == list(wikitext2.variants)
+    for variant in (None, *ptb.variants):
+        ours, theirs = wikitext2.variant(variant), ptb.variant(variant)
+        assert ours.parameters == theirs.parameters + more
+        assert {**ours.model, "vocabulary_size": 10_000} == theirs.model
 
 
 def test_settings_of_the_reference_scripts(counts):
