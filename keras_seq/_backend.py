@@ -231,6 +231,20 @@ def runs_eagerly() -> bool:
     return tf is None or tf.executing_eagerly()
 
 
+def outside_graphs():
+    """A context in which variables are made at once, also while a graph is traced."""
+    return contextlib.nullcontext() if tf is None else tf.init_scope()
+
+
+def refuses_labels() -> bool:
+    """Whether the cross-entropy of the backend refuses a label that does not exist, or gives NaN.
+
+    TensorFlow's does; where it is made of one-hot rows, it is zero, which looks like a perfect
+    score.
+    """
+    return tf is not None
+
+
 def needs_fixed_shapes() -> bool:
     """Whether no shape may depend on the data, as where the code is traced for XLA.
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_seq.models import LanguageModel
-from keras_seq.training.dynamic_evaluation import Reader, unpack_batch
+from keras_seq.training.dynamic_evaluation import Reader, unpack_scored
 
 _NUMBERS = 1 << 24  # log-probabilities that are held at once
 
@@ -57,7 +57,7 @@ def predict_entropies(model: LanguageModel, dataset: Iterable) -> Predictions:
 
     entropies, losses, state = [], [], None
     for number, batch in enumerate(dataset):
-        ids, targets, weights = unpack_batch(batch)
+        ids, targets, weights = unpack_scored(batch, model)
         state = reader.start(ids.shape[0]) if number == 0 else state
         nll, hidden, state = read(ids, targets, weights, state)
         losses.append(nll.numpy())

@@ -80,7 +80,11 @@ class SoftmaxHead(CheckedLayer):
                 `keras_seq.layers.AdaptiveEmbedding`.
         """
         tables = getattr(embedding, "tables", None)
-        return [embedding.embeddings] if tables is None else list(tables)
+        if tables is not None:
+            return list(tables)
+        if embedding.quantization_mode is not None:  # the vectors as the embedding reads them
+            return [embedding(ops.arange(embedding.input_dim))]
+        return [embedding.embeddings]
 
     def _table(self, tables, own):
         """The one matrix of word vectors of shape (V, d), tied or the head's own."""

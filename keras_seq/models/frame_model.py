@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.models.sequence_classifier import SequenceReader
+from keras_seq.models.sample_weights import blank
+from keras_seq.models.sequence_classifier import SequenceReader, at_least_float32, update_mean
 from keras_seq.models.sequence_model import LossTerms
 
 
@@ -84,13 +85,17 @@ class FrameModel(SequenceReader):
         self._nll_per_frame = keras.metrics.Mean(name="nll_per_frame")
 
     def predict_from(self, hidden):
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
-        return ops.cast(self.dense(hidden), wide)
+        return ops.cast(self.dense(hidden), at_least_float32(self))
 
     def element_losses(self, y, predictions):
         """(b, t) negative log-likelihoods of the frames, summed over the notes."""
         y = ops.cast(y, predictions.dtype)
         return ops.sum(ops.softplus(predictions) - y * predictions, axis=-1)
+
+    def targets_in_words(self) -> tuple[str, str]:
+        return "the frame that follows each frame", (
+            "Set `notes` to the width of a frame; for frames give frames[:, :-1] and frames[:, 1:]."
+        )
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
         terms = super().loss_terms(x, y, sample_weight, initial_state, training)
@@ -98,15 +103,23 @@ class FrameModel(SequenceReader):
             return terms
         weights = ops.ones_like(terms.report) if terms.weights is None else terms.weights
         # Tunes without a frame fill a batch up; they count as no tune.
-        objective = ops.sum(terms.report * weights, axis=1, keepdims=True)
+        losses = blank(terms.report, terms.weights) * weights
+        objective = ops.sum(losses, axis=1, keepdims=True)
         tunes = ops.cast(ops.any(weights > 0, axis=1, keepdims=True), weights.dtype)
         return terms._replace(objective=objective, weights=tunes, report=(terms.report, weights))
 
     def update_metrics(self, terms: LossTerms) -> None:
-        losses, weights = terms.report if self.sum_over_time else (terms.report, terms.weights)
-        # Flat, since `Mean` would divide by the length: a frame counts the same in every batch.
-        weights = None if weights is None else ops.reshape(weights, (-1,))
-        self._nll_per_frame.update_state(ops.reshape(losses, (-1,)), weights)
+        update_mean(self._nll_per_frame, self._frames(terms))
+
+    def _update_compiled_metrics(self, terms: LossTerms) -> None:
+        super()._update_compiled_metrics(self._frames(terms))
+
+    def _frames(self, terms: LossTerms) -> LossTerms:
+        """The terms with losses and weights of frames, not of tunes."""
+        if not self.sum_over_time:
+            return terms
+        losses, weights = terms.report
+        return terms._replace(report=losses, weights=weights)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._nll_per_frame]

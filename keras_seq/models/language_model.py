@@ -5,11 +5,22 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_seq import _backend
 from keras_seq import metrics as seq_metrics
 from keras_seq._export import export
 from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
 from keras_seq.losses import activation_regularization, temporal_activation_regularization
+from keras_seq.models.sample_weights import for_each_step, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
+from keras_seq.models.targets import (
+    as_array,
+    check_ignored,
+    check_targets,
+    existing_ids,
+    marked,
+    shape_in_words,
+    with_shape,
+)
 
 
 class Features(NamedTuple):
@@ -45,8 +56,8 @@ class LanguageModel(SequenceModel):
 
     * *effective history*: windows overlap by `history` steps, and the first `history` outputs of a
       window carry
-      no loss. Data with sample weights say themselves which tokens count, and `history` is not
-      applied to them.
+      no loss. Data with a weight for each token, (b, t), say themselves which tokens count, and
+      `history` is not applied to them.
     * *repackaging* (`carry_state=True`): windows are disjoint and the final state of one is the
       initial state of
       the next, without gradient; the state kind is the core's own (`TrellisNet(state="history")` is
@@ -71,6 +82,7 @@ class LanguageModel(SequenceModel):
         temporal_activation_regularization: β.
         history: leading outputs of a window that carry no loss.
         carry_state: carry the state from batch to batch in `fit` and `evaluate`.
+        ignore_class: a target that does not count, such as -1 or the id of padding, or `None`.
         seed: seed of the dropout masks and of the embedding.
         **kwargs: of `keras.Model`.
 
@@ -112,10 +124,12 @@ class LanguageModel(SequenceModel):
         temporal_activation_regularization: float = 0.0,
         history: int = 0,
         carry_state: bool = False,
+        ignore_class: int | None = None,
         seed: int | None = None,
         **kwargs,
     ):
         super().__init__(carry_state=carry_state, **kwargs)
+        self.ignore_class = check_ignored(ignore_class)
         if vocabulary_size < 1 or embedding_dim < 1:
             raise ValueError(
                 "`vocabulary_size` and `embedding_dim` must be positive. Received: "
@@ -185,7 +199,13 @@ class LanguageModel(SequenceModel):
             )
         if not self.head.built:
             self.head.build(tuple(output))
-        self.built = True
+        wide, embedded = tuple(output), (None, None, self.embedding_dim)
+        self.finish_build(
+            (self.embedding_dropout, embedded),
+            (self.input_dropout, embedded),
+            (self.output_dropout, wide),
+            (self.auxiliary_dropout, wide),
+        )
 
     # Inference
 
@@ -234,7 +254,13 @@ class LanguageModel(SequenceModel):
             return_auxiliary: whether to return the core's auxiliary outputs.
             masks: dropout masks of `get_masks`; drawn if `None` in training.
         """
+        if len(ids.shape) != 2:
+            raise ValueError(
+                "`ids` must be token ids of shape (b, t). Received: ids of shape "
+                f"{shape_in_words(tuple(ids.shape))}."
+            )
         masks = self._masks(ids, training, masks)
+        ids = existing_ids(ids, self.vocabulary_size)
         x = self.embedding(ids)
         x = self.embedding_dropout(x, ids, dropout_mask=masks.get("embedding"))
         x = self.input_dropout(x, dropout_mask=masks.get("input"))
@@ -318,9 +344,16 @@ class LanguageModel(SequenceModel):
         return self._head_nll(features.outputs, targets, training, masks.get("head", {}))
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
-        self.build()
+        with _backend.outside_graphs():
+            self.build()
         masks = self._masks(x, training, None)
         supervised = bool(training and self.auxiliary_weight)
+        y = self._targets_of(x, y)
+        # Weights of each token say which tokens count; those of each window do not.
+        start = 0 if for_each_step(sample_weight, y) else self.history_steps
+        targets, weights = self.scored(y[:, start:], sample_weight, self.head.loss_dtype, training)
+        if start == 0 and not self.carry_state:
+            x = without_unread(x, weights)
         features = self.features(
             x,
             initial_state,
@@ -329,9 +362,7 @@ class LanguageModel(SequenceModel):
             return_auxiliary=supervised,
             masks=masks,
         )
-        start = self.history_steps if sample_weight is None else 0
         outputs, raw = features.outputs[:, start:], features.raw[:, start:]
-        targets = y[:, start:]
         nll = self._head_nll(outputs, targets, training, masks.get("head", {}))
         objective, penalty = nll, None
         if supervised:
@@ -348,14 +379,39 @@ class LanguageModel(SequenceModel):
             penalty = activation_regularization(
                 outputs, self.activation_regularization
             ) + temporal_activation_regularization(raw, self.temporal_activation_regularization)
-        weights = None if sample_weight is None else ops.cast(sample_weight, nll.dtype)
         predictions = None
         if self.wants_predictions:
             predictions = self.head(outputs, tables=self.tables)
         return LossTerms(objective, weights, penalty, nll, predictions, targets, features.state)
 
     def _head_nll(self, hidden, targets, training, masks):
-        return self.head.nll(hidden, targets, tables=self.tables, training=training, masks=masks)
+        nll = self.head.nll(hidden, targets, tables=self.tables, training=training, masks=masks)
+        if _backend.refuses_labels():
+            return nll
+        return marked(nll, targets, self.vocabulary_size)
+
+    def _targets_of(self, ids, targets):
+        """Targets after a check of their shape."""
+        shape = tuple(ids.shape)
+        check_targets(
+            targets,
+            [shape],
+            (*shape, self.vocabulary_size),
+            "the token that follows each token",
+            "For a text give ids[:, :-1] and ids[:, 1:]; for one label a sequence use a "
+            "SequenceClassifier.",
+        )
+        return with_shape(targets, ops.shape(ids))
+
+    @property
+    def label_count(self) -> int:
+        return self.vocabulary_size
+
+    def check_arrays(self, x, y=None, sample_weight=None) -> None:
+        labels = as_array(y)
+        if labels is not None and labels.ndim == 2 and not for_each_step(sample_weight, labels):
+            y = labels[:, self.history_steps :]
+        super().check_arrays(x, y, sample_weight)
 
     def update_metrics(self, terms: LossTerms) -> None:
         self._nll.update_from_nll(terms.report, terms.weights)
@@ -368,25 +424,6 @@ class LanguageModel(SequenceModel):
 
     def input_spec_for_export(self) -> keras.InputSpec:
         return keras.InputSpec(dtype="int32", shape=(None, None))
-
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
-        """Configures training. The model owns its loss; metrics see log-probabilities.
-
-        Args:
-            optimizer: a Keras optimizer or its name.
-            loss: must be left out.
-            **kwargs: of `keras.Model.compile`.
-        """
-        if loss is not None:
-            raise ValueError(
-                f"`loss` must be left out: a LanguageModel owns its loss. Received: loss={loss!r}."
-            )
-        super().compile(optimizer=optimizer, loss=None, **kwargs)
-
-    def compile_from_config(self, config) -> None:
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.optimizer is not None and self.built:
-            self.optimizer.build(self.trainable_variables)
 
     # Configuration
 
@@ -411,6 +448,8 @@ class LanguageModel(SequenceModel):
             "history": self.history_steps,
             "carry_state": self.carry_state,
             **self.frozen_config(),
+            "ignore_class": self.ignore_class,
+            **self.quantized_config(),
             "seed": self.seed,
             "name": self.name,
             "trainable": self.trainable,

@@ -1,13 +1,25 @@
 """Models that read a whole sequence: one class or value for each sequence or each step."""
 
+import inspect
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_seq import _backend
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
+from keras_seq.models.sample_weights import blank, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
+from keras_seq.models.targets import (
+    check_ignored,
+    check_targets,
+    existing_ids,
+    is_label,
+    marked,
+    shape_in_words,
+    with_shape,
+)
 
 
 class SequenceReader(SequenceModel):
@@ -94,7 +106,7 @@ class SequenceReader(SequenceModel):
         output = self.core.compute_output_shape(shape)
         output = output[0] if isinstance(output, list) else output
         self.dense.build(tuple(output))
-        self.built = True
+        self.finish_build((self.input_dropout, shape), (self.output_dropout, tuple(output)))
 
     def call(
         self,
@@ -105,7 +117,10 @@ class SequenceReader(SequenceModel):
         return_auxiliary=False,
         masks=None,
     ):
-        x = inputs if self.embedding is None else self.embedding(inputs)
+        self._check_inputs(inputs)
+        x = inputs
+        if self.embedding is not None:
+            x = self.embedding(existing_ids(inputs, self.embedding.input_dim))
         x = self.input_dropout(x, training=training)
         options: dict[str, Any] = {"return_auxiliary": True} if return_auxiliary else {}
         if masks is not None and hasattr(self.core, "get_masks"):
@@ -131,6 +146,19 @@ class SequenceReader(SequenceModel):
             results.append(result.pop(0))
         return results[0] if len(results) == 1 else tuple(results)
 
+    def _check_inputs(self, inputs) -> None:
+        shape = tuple(inputs.shape)
+        wanted = "(b, t)" if self.embedding is not None else f"(b, t, {self.features or 'd'})"
+        right = len(shape) == (2 if self.embedding is not None else 3)
+        if right and self.features is not None:
+            right = shape[-1] in (None, self.features)
+        if not right:
+            raise ValueError(
+                f"`inputs` must have shape {wanted}. Received: inputs of shape "
+                f"{shape_in_words(shape)}. A sequence of single numbers has d = 1: "
+                "`inputs[..., None]`; ids need `vocabulary_size` and `embedding_dim`."
+            )
+
     def predict_from(self, hidden):
         """Predictions from the core's output."""
         raise NotImplementedError
@@ -151,6 +179,13 @@ class SequenceReader(SequenceModel):
         return self.core.get_initial_state(batch_size, kind=kind)
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
+        self._check_inputs(x)
+        if not self.built:
+            with _backend.outside_graphs():
+                self.build(tuple(x.shape))
+        y = self.checked_targets(y, x)
+        y, weights = self.scored(y, sample_weight, at_least_float32(self), training)
+        x = without_unread(x, weights)
         supervised = bool(training and self.auxiliary_weight)
         masks = None
         if supervised and hasattr(self.core, "get_masks"):
@@ -171,13 +206,35 @@ class SequenceReader(SequenceModel):
             objective = losses + self.auxiliary_weight * auxiliary_loss(
                 self.core, masks, lambda: self.element_losses(repeated, auxiliary), losses
             )
-        weights = None
-        if sample_weight is not None:
-            weights = ops.cast(sample_weight, losses.dtype)
-            while len(weights.shape) < len(losses.shape):
-                weights = ops.expand_dims(weights, -1)
-            weights = ops.broadcast_to(weights, ops.shape(losses))
-        return LossTerms(objective, weights, None, losses, predictions, y, None)
+        report = self.reported(y, predictions, losses)
+        return LossTerms(objective, weights, None, report, predictions, y, None)
+
+    def checked_targets(self, y, x):
+        """Targets in the shape that the losses take, after a check of theirs.
+
+        Args:
+            y: the targets.
+            x: the inputs.
+        """
+        axes = 2 if self.return_sequences else 1
+        elements, width = tuple(x.shape)[:axes], self.outputs_width
+        inner = () if self.label_count is not None else (width,)
+        accepted = [(*elements, *inner)]
+        if self.label_count is not None:
+            accepted.append((*elements, 1))
+        elif width == 1:
+            accepted.append(elements)
+        what, remedy = self.targets_in_words()
+        check_targets(y, accepted, (*elements, width), what, remedy)
+        return with_shape(y, (*ops.shape(x)[:axes], *inner))
+
+    def targets_in_words(self) -> tuple[str, str]:
+        """What the targets hold, and what to do if they do not."""
+        raise NotImplementedError
+
+    def reported(self, y, predictions, losses):
+        """What the model's own metrics see; the losses by default."""
+        return losses
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -189,6 +246,7 @@ class SequenceReader(SequenceModel):
             "output_dropout": self.output_dropout.rate,
             "auxiliary_weight": self.auxiliary_weight,
             **self.frozen_config(),
+            **self.quantized_config(),
             "seed": self.seed,
             "name": self.name,
             "trainable": self.trainable,
@@ -217,6 +275,7 @@ class SequenceClassifier(SequenceReader):
     Args:
         core: a causal layer (b, t, d) → (b, t, o).
         classes: number of classes.
+        ignore_class: a label that does not count, such as -1; `None` for none.
         **kwargs: of `SequenceReader`: `vocabulary_size`, `embedding_dim`, `return_sequences`,
         `input_dropout`,
             `output_dropout`, `auxiliary_weight`, `seed`.
@@ -235,34 +294,54 @@ class SequenceClassifier(SequenceReader):
     TensorShape([2, 10])
     """
 
-    def __init__(self, core: keras.layers.Layer, classes: int, **kwargs):
+    def __init__(
+        self, core: keras.layers.Layer, classes: int, ignore_class: int | None = None, **kwargs
+    ):
         super().__init__(core, classes, **kwargs)
         self.classes = classes
+        self.ignore_class = check_ignored(ignore_class)
         self._nll = keras.metrics.Mean(name="nll")
         self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
     def predict_from(self, hidden):
-        return ops.log_softmax(ops.cast(self.dense(hidden), _at_least_float32(self)), axis=-1)
+        return ops.log_softmax(ops.cast(self.dense(hidden), at_least_float32(self)), axis=-1)
 
     def element_losses(self, y, predictions):
-        return -ops.take_along_axis(predictions, ops.expand_dims(ops.cast(y, "int32"), -1), -1)[
-            ..., 0
-        ]
+        labels = ops.where(is_label(y, self.classes), ops.cast(y, "int32"), 0)
+        losses = -ops.take_along_axis(predictions, ops.expand_dims(labels, -1), -1)[..., 0]
+        return marked(losses, y, self.classes)
+
+    @property
+    def label_count(self) -> int:
+        return self.classes
+
+    def targets_in_words(self) -> tuple[str, str]:
+        one_hot = "One-hot rows become labels with `np.argmax(y, axis=-1)`; "
+        if self.return_sequences:
+            remedy = "for one label a sequence build the model with `return_sequences=False`."
+            return "a label for each step", one_hot + remedy
+        remedy = "for a label at each step build the model with `return_sequences=True`."
+        return "one label for each sequence", one_hot + remedy
 
     def update_metrics(self, terms: LossTerms) -> None:
-        _update_mean(self._nll, terms)
+        update_mean(self._nll, terms)
         self._accuracy.update_state(terms.targets, terms.predictions, terms.weights)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._nll, self._accuracy]
 
     def get_config(self) -> dict[str, Any]:
-        return {"classes": self.classes, **super().get_config()}
+        own = {"classes": self.classes, "ignore_class": self.ignore_class}
+        return {**own, **super().get_config()}
 
 
 @export("keras_seq.models.SequenceRegressor")
 class SequenceRegressor(SequenceReader):
-    """Predicts values from a sequence, or from each of its steps, under the mean squared error.
+    """Predicts values from a sequence, or from each of its steps.
+
+    The loss is the mean squared error, or any loss of Keras that is given to `compile`. Either is
+    taken for each sequence, or each step; training minimises the mean, weighted if there are
+    weights. The metric `mse` is the squared error whatever the loss.
 
     Args:
         core: a causal layer (b, t, d) → (b, t, o).
@@ -285,17 +364,84 @@ class SequenceRegressor(SequenceReader):
 
     def __init__(self, core: keras.layers.Layer, outputs: int = 1, **kwargs):
         super().__init__(core, outputs, **kwargs)
+        self._loss_of_values: Any = None
         self._mse = keras.metrics.Mean(name="mse")
 
     def predict_from(self, hidden):
-        return ops.cast(self.dense(hidden), _at_least_float32(self))
+        return ops.cast(self.dense(hidden), at_least_float32(self))
 
     def element_losses(self, y, predictions):
-        y = ops.reshape(ops.cast(y, predictions.dtype), ops.shape(predictions))
-        return ops.mean(ops.square(predictions - y), axis=-1)
+        if self._loss_of_values is None:
+            return _squared_error(y, predictions)
+        loss = self._loss_of_values
+        call = loss.call if isinstance(loss, keras.losses.Loss) else loss
+        losses = ops.convert_to_tensor(call(ops.cast(y, predictions.dtype), predictions))
+        if len(losses.shape) == len(predictions.shape):
+            losses = ops.mean(losses, axis=-1)
+        if len(losses.shape) != len(predictions.shape) - 1:
+            raise ValueError(
+                "`loss` must give one loss for each prediction, without its last axis. Received: "
+                f"loss={loss!r}, which gives shape {shape_in_words(tuple(losses.shape))} for "
+                f"predictions of shape {shape_in_words(tuple(predictions.shape))}."
+            )
+        return losses
+
+    def reported(self, y, predictions, losses):
+        return losses if self._loss_of_values is None else _squared_error(y, predictions)
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        """Configures training.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: a loss of Keras, its name, or a function of targets and predictions that gives a
+                loss for each; `None` for the mean squared error. The model takes the mean itself,
+                over what has weight.
+            **kwargs: of `keras.Model.compile`.
+
+        Raises:
+            ValueError: if the loss is a sum.
+        """
+        if isinstance(loss, str | dict):
+            loss = keras.losses.get(loss)
+        if loss is not None and not callable(loss):
+            raise ValueError(
+                f"`loss` must be a loss of Keras, its name or a function. Received: loss={loss!r}."
+            )
+        if getattr(loss, "reduction", None) == "sum":
+            raise ValueError(
+                "`loss` must not be a sum: the model takes the mean over the batch. Received: "
+                f"loss={loss!r} with reduction='sum'. Leave `reduction` out."
+            )
+        self._loss_of_values = loss
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self._loss_of_values is not None:
+            loss = keras.saving.serialize_keras_object(self._loss_of_values)
+            if isinstance(loss, dict) and isinstance(self._loss_of_values, keras.losses.Loss):
+                # Keras leaves some arguments out, such as the `delta` of its Huber loss.
+                known = inspect.signature(type(self._loss_of_values).__init__).parameters
+                given = getattr(self._loss_of_values, "_fn_kwargs", {})
+                own = {name: value for name, value in given.items() if name in known}
+                loss["config"] = {**own, **loss["config"]}
+            config["loss"] = loss
+        return config
+
+    def targets_in_words(self) -> tuple[str, str]:
+        if self.return_sequences:
+            return "the values of each step", (
+                "Set `outputs` to the number of values; for values of the whole sequence build the "
+                "model with `return_sequences=False`."
+            )
+        return "the values of each sequence", (
+            "Set `outputs` to the number of values; for values at each step build the model with "
+            "`return_sequences=True`."
+        )
 
     def update_metrics(self, terms: LossTerms) -> None:
-        _update_mean(self._mse, terms)
+        update_mean(self._mse, terms)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._mse]
@@ -304,11 +450,16 @@ class SequenceRegressor(SequenceReader):
         return {"outputs": self.outputs_width, **super().get_config()}
 
 
-def _at_least_float32(layer) -> str:
+def _squared_error(y, predictions):
+    return ops.mean(ops.square(predictions - ops.cast(y, predictions.dtype)), axis=-1)
+
+
+def at_least_float32(layer) -> str:
     return "float64" if layer.compute_dtype == "float64" else "float32"
 
 
-def _update_mean(metric: keras.metrics.Mean, terms: LossTerms) -> None:
+def update_mean(metric: keras.metrics.Mean, terms: LossTerms) -> None:
     """Adds single values: Keras' own `Mean` counts a sequence of many steps as one value."""
     weights = None if terms.weights is None else ops.reshape(terms.weights, (-1,))
-    metric.update_state(ops.reshape(terms.report, (-1,)), weights)
+    values = blank(terms.report, terms.weights)
+    metric.update_state(ops.reshape(values, (-1,)), weights)

@@ -12,6 +12,9 @@ from keras_seq import _backend
 from keras_seq._frozen_parts import FrozenParts
 from keras_seq.layers import _solver_metrics
 from keras_seq.models.carried_state import CarriedState
+from keras_seq.models.checked_data import CheckedData
+from keras_seq.models.quantization import Quantizable
+from keras_seq.models.sample_weights import blank
 
 
 class LossTerms(NamedTuple):
@@ -19,7 +22,8 @@ class LossTerms(NamedTuple):
 
     Attributes:
         objective: (b, ...) the loss of each element; training minimises its weighted mean.
-        weights: weights of the same shape, or `None` for ones.
+        weights: weights of the same shape, or `None` for ones. Where one is zero, the objective and
+            the report may hold anything.
         penalty: a scalar that is added to the mean (activation regularisers).
         report: (b, ...) the values that metrics see, without auxiliary terms.
         predictions: what metrics given to `compile` see; `None` if nothing asks for them.
@@ -58,7 +62,7 @@ def auxiliary_loss(core, masks, losses_of_levels, like):
     return summed() if wanted is None else ops.cond(wanted, summed, lambda: ops.zeros_like(like))
 
 
-class SequenceModel(FrozenParts, keras.Model):
+class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     """Abstract base: a model that owns its loss and may carry state from batch to batch.
 
     A subclass defines `loss_terms` and `update_metrics`. The step here is right under a
@@ -74,10 +78,24 @@ class SequenceModel(FrozenParts, keras.Model):
     """
 
     def __init__(self, carry_state: bool = False, **kwargs):
+        quantized = kwargs.pop("quantized", None)
         super().__init__(**kwargs)
+        self.quantized = quantized
         self.carry_state = carry_state
         self._carried = CarriedState()
         self._loss_mean = keras.metrics.Mean(name="loss")
+
+    def finish_build(self, *layers: tuple[keras.layers.Layer, tuple]) -> None:
+        """Ends `build`: builds layers without weights, and quantizes what was saved so.
+
+        Args:
+            *layers: layers, each with the shape of its input.
+        """
+        for layer, shape in layers:
+            if not layer.built:
+                layer.build(shape)
+        self.built = True
+        self.restore_quantization()
 
     # What a subclass defines
 
@@ -113,6 +131,33 @@ class SequenceModel(FrozenParts, keras.Model):
         other = format != "tf_saved_model"
         with _backend.portable_operations() if other else contextlib.nullcontext():
             super().export(filepath, format=format, input_signature=signature, **kwargs)
+
+    # Compilation
+
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, **kwargs):
+        """Configures training. The model owns its loss.
+
+        Args:
+            optimizer: a Keras optimizer or its name.
+            loss: must be left out.
+            loss_weights: must be left out.
+            **kwargs: of `keras.Model.compile`.
+
+        Raises:
+            ValueError: if there is a loss.
+        """
+        for name, value in (("loss", loss), ("loss_weights", loss_weights)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` must be left out: a {type(self).__name__} owns its loss. "
+                    f"Received: {name}={value!r}."
+                )
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+
+    def compile_from_config(self, config) -> None:
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
 
     # The step
 
@@ -163,7 +208,8 @@ class SequenceModel(FrozenParts, keras.Model):
         weights = ops.ones_like(terms.objective) if terms.weights is None else terms.weights
         (total_weight,) = _backend.sum_over_replicas([ops.sum(weights)])
         # A batch without any weight has no loss, rather than a NaN.
-        loss = ops.sum(terms.objective * weights) / ops.maximum(total_weight, 1e-8)
+        objective = blank(terms.objective, terms.weights)
+        loss = ops.sum(objective * weights) / ops.maximum(total_weight, 1e-8)
         for extra in (terms.penalty, *self.losses):
             if extra is not None:
                 loss = loss + ops.cast(extra, loss.dtype) / _backend.replica_count()
@@ -175,8 +221,24 @@ class SequenceModel(FrozenParts, keras.Model):
         self._loss_mean.update_state(loss * replicas, sample_weight=total_weight / replicas)
         self.update_metrics(terms)
         if self.wants_predictions:
-            self._compile_metrics.update_state(terms.targets, terms.predictions, terms.weights)
+            self._update_compiled_metrics(terms)
         return self._metrics_of_all_replicas()
+
+    def _update_compiled_metrics(self, terms: LossTerms) -> None:
+        """Updates metrics given to `compile`; none sees what has no weight."""
+        compiled: Any = self._compile_metrics
+        if terms.weights is None:
+            compiled.update_state(terms.targets, terms.predictions)
+            return
+        if not compiled.built:
+            compiled.build(terms.targets, terms.predictions)
+        counts = ops.cast(terms.weights != 0, terms.weights.dtype)
+        for metrics, weights in (
+            (compiled._flat_metrics, counts),
+            (compiled._flat_weighted_metrics, terms.weights),
+        ):
+            for metric in filter(None, metrics):
+                metric.update_state(terms.targets, terms.predictions, sample_weight=weights)
 
     def _metrics_of_all_replicas(self) -> dict[str, Any]:
         """The metrics over the whole batches so far, the same on every replica."""

@@ -11,13 +11,20 @@ from keras import ops
 
 from keras_seq._backend import densify
 from keras_seq.models import LanguageModel
+from keras_seq.models.sample_weights import aligned, blank
 
 
 def unpack_batch(batch) -> tuple[Any, Any, Any]:
-    """Ids, targets and weights of an evaluation batch; ones where there are no weights."""
-    ids, targets, *weights = batch
-    weights = weights[0] if weights else np.ones(targets.shape, "float32")
-    return ids, targets, tf.convert_to_tensor(weights, tf.float32)
+    """Ids, targets and weights (b, t) of an evaluation batch; ones where there are no weights."""
+    ids, targets, *given = batch
+    weights = aligned(given[0] if given else None, targets, "float32")
+    return ids, targets, tf.ones(targets.shape) if weights is None else weights
+
+
+def unpack_scored(batch, model: LanguageModel) -> tuple[Any, Any, Any]:
+    """The same for a model, which may ignore a target; targets that do not count are zeros."""
+    ids, targets, weights = unpack_batch(batch)
+    return ids, *model.scored(targets, weights, "float32")
 
 
 class Reader:
@@ -68,7 +75,7 @@ def gradient_statistics(
     for batch in dataset:
         if count == batches:
             break
-        ids, targets, weights = unpack_batch(batch)
+        ids, targets, weights = unpack_scored(batch, model)
         if step is None:
             state = reader.start(ids.shape[0])
             step = _gradient_step(reader)
@@ -140,7 +147,7 @@ def dynamic_evaluate(
 
         loss, tokens, state, first = 0.0, 0.0, None, True
         for batch in dataset:
-            ids, targets, weights = unpack_batch(batch)
+            ids, targets, weights = unpack_scored(batch, model)
             state = reader.start(ids.shape[0]) if first else state
             first = False
             total, state = step(ids, targets, weights, state)
@@ -166,7 +173,7 @@ def _gradient_step(reader: Reader):
     def step(ids, targets, weights, state):
         with tf.GradientTape() as tape:
             nll, _, state = reader.read(ids, targets, state)
-            total = tf.reduce_sum(nll * weights)
+            total = tf.reduce_sum(blank(nll, weights) * weights)
             loss = total / tf.maximum(tf.reduce_sum(weights), 1e-8)
         gradients: Any = tape.gradient(loss, [variable.value for variable in variables])
         dense = [

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import tensorflow as tf
 
 from keras_seq.models import LanguageModel
-from keras_seq.training.dynamic_evaluation import Reader, summary, unpack_batch
+from keras_seq.models.sample_weights import blank
+from keras_seq.training.dynamic_evaluation import Reader, summary, unpack_scored
 
 _NEVER = -1e30
 
@@ -71,11 +72,11 @@ def cache_evaluate(
         mixed = -tf.math.log((1 - share) * model_part + share * cached)
         loss = tf.where(tf.reduce_any(seen, axis=-1), mixed, tf.cast(nll, tf.float32))
         memory = _last_valid((keys, words, valid), size)
-        return tf.reduce_sum(loss * weights), state, memory
+        return tf.reduce_sum(blank(loss, weights) * weights), state, memory
 
     loss, tokens, state, memory = 0.0, 0.0, None, None
     for batch in dataset:
-        ids, targets, weights = unpack_batch(batch)
+        ids, targets, weights = unpack_scored(batch, model)
         if memory is None:
             rows = ids.shape[0]
             state = reader.start(rows)
