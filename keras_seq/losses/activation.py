@@ -3,7 +3,7 @@
 from keras import ops
 
 
-def activation_regularization(dropped_output, alpha: float):
+def activation_regularization(dropped_output, alpha: float, counts=None):
     """`alpha * mean(output^2)`, the activation regulariser (AR).
 
     Merity et al., *Revisiting Activation Regularization for Language RNNs* (2017), section 3.1. It
@@ -12,6 +12,7 @@ def activation_regularization(dropped_output, alpha: float):
     Args:
         dropped_output: float tensor, commonly of shape `(b, t, d)`.
         alpha: float, the weight.
+        counts: optional booleans of shape `(b, t)`: the steps that the mean is taken over.
 
     Returns:
         A scalar, float32 at least.
@@ -21,10 +22,11 @@ def activation_regularization(dropped_output, alpha: float):
     >>> float(keras_seq.losses.activation_regularization(2 * np.ones((1, 3, 4)), alpha=0.5))
     2.0
     """
-    return alpha * ops.mean(ops.square(_wide(dropped_output)))
+    squares = ops.square(_wide(dropped_output))
+    return alpha * (ops.mean(squares) if counts is None else _mean_of(squares, counts))
 
 
-def temporal_activation_regularization(raw_output, beta: float):
+def temporal_activation_regularization(raw_output, beta: float, counts=None):
     """`beta * mean((output[t + 1] - output[t])^2)`, the temporal activation regulariser (TAR).
 
     Merity et al., *Revisiting Activation Regularization for Language RNNs* (2017), section 3.2. It
@@ -33,6 +35,7 @@ def temporal_activation_regularization(raw_output, beta: float):
     Args:
         raw_output: float tensor of shape `(b, t, d)`.
         beta: float, the weight.
+        counts: optional booleans of shape `(b, t)`: the mean is taken over pairs of these steps.
 
     Returns:
         A scalar, float32 at least.
@@ -45,8 +48,18 @@ def temporal_activation_regularization(raw_output, beta: float):
     """
     output = _wide(raw_output)
     squares = ops.square(output[:, 1:] - output[:, :-1])
+    if counts is not None:
+        return beta * _mean_of(squares, ops.logical_and(counts[:, 1:], counts[:, :-1]))
     count = ops.maximum(ops.cast(ops.size(squares), squares.dtype), 1)
     return beta * ops.sum(squares) / count
+
+
+def _mean_of(values, counts):
+    """The mean of the values (b, t, d) of the steps that count; zero if there are none."""
+    counts = ops.expand_dims(counts, -1)
+    values = ops.where(counts, values, ops.zeros_like(values))
+    number = ops.sum(ops.cast(counts, values.dtype)) * values.shape[-1]
+    return ops.sum(values) / ops.maximum(number, 1)
 
 
 def _wide(output):

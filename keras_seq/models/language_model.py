@@ -376,9 +376,12 @@ class LanguageModel(SequenceModel):
                 nll,
             )
         if training:
+            counts = None if weights is None else weights != 0
             penalty = activation_regularization(
-                outputs, self.activation_regularization
-            ) + temporal_activation_regularization(raw, self.temporal_activation_regularization)
+                outputs, self.activation_regularization, counts
+            ) + temporal_activation_regularization(
+                raw, self.temporal_activation_regularization, counts
+            )
         predictions = None
         if self.wants_predictions:
             predictions = self.head(outputs, tables=self.tables)

@@ -40,7 +40,7 @@ def test_quantized_models_work_and_load(case, mode, tmp_path):
 def test_a_tied_head_reads_the_table_as_the_embedding_does():
     model = language_model()
     model.quantize("int8")
-    (table,) = model.tables
+    (table,) = model.tables or []
     np.testing.assert_allclose(table, model.embedding(np.arange(7)), atol=1e-7)
     values = (
         np.asarray(model.embedding.embeddings)

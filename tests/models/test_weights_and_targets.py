@@ -25,8 +25,11 @@ NAN = float("nan")
 LABELS = RNG.integers(0, 3, (4, 4)).astype("int32")
 VALUES = RNG.normal(size=(4, 4, 2)).astype("float32")
 
+REGULARIZED = {"activation_regularization": 2.0, "temporal_activation_regularization": 3.0}
+
 # A model, its inputs, its targets, and whether each step has a loss.
 CASES = {
+    "regularized": (lambda: language_model(**REGULARIZED), IDS, (IDS + 1) % 7, True),
     "language model": (language_model, IDS, (IDS + 1) % 7, True),
     "classifier": (lambda: reader("classifier"), FLOATS, LABELS[:, 0], False),
     "steps": (lambda: reader("classifier", return_sequences=True), FLOATS, LABELS, True),
@@ -60,8 +63,9 @@ def test_one_alignment_of_weights(case):
     """(b,) and (b, 1) weigh sequences, (b, t) steps, also where b = t; a two is a repeat."""
     make, x, y, each_step = CASES[case]
     model = make()
-    weights = np.array([2, 1, 0, 1], "float32")
-    expected = step(model, x[[0, 0, 1, 3]], y[[0, 0, 1, 3]])
+    weights = np.array([1 if case == "regularized" else 2, 1, 0, 1], "float32")
+    rows = np.repeat(range(4), weights.astype(int))
+    expected = step(model, x[rows], y[rows])
     shapes = [weights, weights[:, None]]
     if each_step:
         shapes.append(np.repeat(weights[:, None], 4, axis=1))
@@ -212,6 +216,9 @@ def test_history_and_weights_of_windows():
         check_same(step(model, IDS, y, given), expected)
     whole = step(make_twin(model, language_model), IDS, y, tokens)
     check_same(step(model, IDS, y, tokens), whole)
+    regular = make_twin(model, lambda: language_model(history=2, **REGULARIZED))
+    late = np.ones((4, 4), "float32") * (np.arange(4) >= 2)
+    check_same(step(regular, IDS, y, late), step(regular, IDS, y))
     early = y.copy()
     early[:, :2] = -1  # they carry no loss
     model.check_arrays(IDS, early)
