@@ -52,6 +52,20 @@ def export(
     max_length: Annotated[
         int, typer.Option(min=1, help="Most tokens that one call generates.")
     ] = 1024,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="`generate` ends a text here. May be repeated."),
+    ] = None,
+    ban: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="`generate` never takes it. May be repeated."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Of `generate`; 1 for none, above 1 for less repetition.")
+    ] = 1.0,
+    beams: Annotated[
+        int | None, typer.Option(min=1, help="Add `beam_search`, with so many beams.")
+    ] = None,
     json_wanted: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -70,6 +84,10 @@ def export(
         top_k=top_k,
         max_tokens=max_tokens,
         max_length=max_length,
+        stop=stop or [],
+        ban=ban or [],
+        repetition_penalty=repetition_penalty,
+        beams=beams,
     )
 
 

@@ -43,6 +43,10 @@ def export_model(
     warmup: bool = True,
     weights_as: str | None = None,
     format: str = "tf_saved_model",
+    stop=(),
+    ban=(),
+    repetition_penalty: float = 1.0,
+    beams: int | None = None,
 ) -> Path:
     """Writes a model for TensorFlow Serving, as `to/name/version/`, or as a LiteRT file.
 
@@ -56,6 +60,8 @@ def export_model(
     * `serving_default`, `log_probs`: ids (b, t) → log_probs (b, t, v).
     * `text`: text (b,) → tokens, scores (log-probabilities) and ids (b, `top_k`) of what follows.
     * `generate`: text (b,), length, temperature, top_k, seed, each () or (b,) → text (b,), ids.
+    * `beam_search`, with `beams`: text (b,), length () or (b,), length_penalty () → text and scores
+      (b, beams), ids (b, beams, n).
     * `initial_state`: batch_size () → state tensors.
     * `step`: ids (b, t) and state tensors → log_probs (b, t, v) and state tensors.
 
@@ -86,6 +92,11 @@ def export_model(
             `StoredWeights`; the graph computes with what they are restored to. `None` to store the
             weights as they are. A LiteRT file takes `"int8"`, the converter's own.
         format: `"tf_saved_model"` or `"litert"`.
+        stop: tokens, by name or id, at which `generate` ends a text; they are no part of it.
+        ban: tokens that `generate` never takes, such as `"<unk>"`.
+        repetition_penalty: of `generate`, see `keras_seq.generation.generate`.
+        beams: for a signature `beam_search` that answers with so many continuations of each text,
+            under the same rules.
 
     Returns:
         The version's folder.
@@ -115,7 +126,13 @@ def export_model(
     device = format == "litert"
     if max_tokens is None:
         max_tokens = default_context(model)
-    options = TextOptions(top_k, max_tokens, max_length)
+    options = TextOptions(top_k, max_tokens, max_length, stop, ban, repetition_penalty, beams)
+    if (options.ruled or beams is not None) and (vocabulary is None or device):
+        raise ValueError(
+            "`stop`, `ban`, `repetition_penalty` and `beams` are of signatures that take text. "
+            f"Received: format={format!r}, vocabulary={vocabulary!r}. Leave them out, or export a "
+            "SavedModel with the vocabulary."
+        )
     if name is None:
         own = getattr(recipe, "name", None) or model.name
         name = f"{own}_litert" if device else str(own)
@@ -157,7 +174,7 @@ def export_model(
             save_signatures(folder, signatures, table)
             more["warmup"] = warmup and write_warmup(folder, name, signatures)
         if vocabulary is not None:
-            more["text"] = vars(options) | {"level": vocabulary.level}
+            more["text"] = options.described(vocabulary) | {"level": vocabulary.level}
             # A table has its words there already; this adds what a Vocabulary needs besides.
             assets.mkdir(exist_ok=True)
             vocabulary.save(assets / "vocabulary.txt")

@@ -23,8 +23,10 @@ from keras_seq.export.streaming import (
 )
 from keras_seq.export.weights import StoredWeights
 from keras_seq.generation.batched import generation_loop, row_seeds
+from keras_seq.generation.beams import check_beams, compiled_search
 from keras_seq.generation.joining import join, valid_text
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
+from keras_seq.generation.token_rules import TokenRules, asks_for_rules, token_ids
 
 CONTEXT = 1024  # tokens of a text that are read, where a model does not end sooner
 WORD_BYTES = 2**18  # bytes of a text that are read, where tokens are words
@@ -38,19 +40,48 @@ class TextOptions:
         top_k: number of next tokens in the answer of `text`.
         max_tokens: a text's last so many tokens are read.
         max_length: most tokens that `generate` makes.
+        stop: tokens, by name or id, that end what `generate` makes.
+        ban: tokens that it never takes.
+        repetition_penalty: see `TokenRules`.
+        beams: number of continuations that `beam_search` answers with; `None` for no such
+            signature.
     """
 
     top_k: int = 10
     max_tokens: int = CONTEXT
     max_length: int = 1024
+    stop: Any = ()
+    ban: Any = ()
+    repetition_penalty: float = 1.0
+    beams: int | None = None
 
     def __post_init__(self):
+        check_beams(1 if self.beams is None else self.beams, 0.0)
         for name in ("top_k", "max_tokens", "max_length"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}."
                 )
+
+    @property
+    def ruled(self) -> bool:
+        """Whether tokens are banned, end a text, or are held down."""
+        return asks_for_rules(self.stop, self.ban, self.repetition_penalty)
+
+    def rules(self, vocabulary) -> TokenRules:
+        """The rules of generation, for a vocabulary."""
+        stop, ban = (token_ids(vocabulary, getattr(self, name), name) for name in ("stop", "ban"))
+        return TokenRules.of(vocabulary.size, stop, ban, self.repetition_penalty)
+
+    def described(self, vocabulary) -> dict[str, Any]:
+        """What the description of an export says: the bounds, and what else was asked for."""
+        described = {name: getattr(self, name) for name in ("top_k", "max_tokens", "max_length")}
+        if self.ruled:
+            for name in ("stop", "ban"):
+                described[f"{name}_ids"] = token_ids(vocabulary, getattr(self, name), name)
+            described["repetition_penalty"] = float(self.repetition_penalty)
+        return described if self.beams is None else described | {"beams": self.beams}
 
 
 def default_context(model: keras.Model) -> int:
@@ -79,7 +110,7 @@ def language_model_signatures(
 
     Returns:
         Signatures by name: `serving_default`, `log_probs`, `step`, `initial_state` and, with a
-        vocabulary, `text` and `generate`.
+        vocabulary, `text` and `generate`, and `beam_search` if it is asked for.
     """
     steps = ServedStepper(model, weights)
     whole = _whole(model, weights)
@@ -93,6 +124,8 @@ def language_model_signatures(
         check_vocabulary(model, vocabulary)
         signatures["text"] = _text(steps, vocabulary, options)
         signatures["generate"] = _generate(steps, vocabulary, options)
+        if options.beams is not None:
+            signatures["beam_search"] = _beam_search(steps, vocabulary, options, options.beams)
     return signatures
 
 
@@ -139,12 +172,10 @@ def _text(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
 
 
 def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
+    rules = options.rules(vocabulary) if options.ruled else None
+
     def generate(text, length, temperature, top_k, seed):
-        length = require(
-            (length >= 0) & (length <= options.max_length),
-            f"`length` must be from 0 to {options.max_length}.",
-            length,
-        )
+        length = _bounded(length, options)
         temperature = require(
             (temperature >= 0) & tf.math.is_finite(temperature),
             "`temperature` must be a finite number, 0 or more.",
@@ -159,7 +190,7 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
         )
         seeds = row_seeds(one_or_each(seed, "seed", batch), batch)
         made = generation_loop(
-            steps, ids, lengths, length, temperature, top_k, tf.ones([batch]), seeds
+            steps, ids, lengths, length, temperature, top_k, tf.ones([batch]), seeds, rules
         )
         tokens = vocabulary.to_tokens(tf.maximum(made, 0))
         return {"text": join(vocabulary, tokens, made >= 0, text), "ids": made}
@@ -175,6 +206,49 @@ def _generate(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
     }
     return signature(
         generate, example, text=_TEXT, length=whole, temperature=real, top_k=whole, seed=whole
+    )
+
+
+def _beam_search(steps: Stepper, vocabulary, options: TextOptions, beams: int) -> Signature:
+    rules = options.rules(vocabulary)
+
+    def beam_search(text, length, length_penalty):
+        length = _bounded(length, options)
+        length_penalty = require(
+            (length_penalty >= 0) & tf.math.is_finite(length_penalty),
+            "`length_penalty` must be a finite number, 0 or more.",
+            tf.cast(length_penalty, tf.float64),
+        )
+        ids, lengths = _encode(vocabulary, text, options.max_tokens)
+        batch = tf.shape(ids)[0]
+        length = tf.broadcast_to(one_or_each(length, "length", batch), [batch])
+        count = tf.constant(beams)
+        made, scores = compiled_search(steps)(ids, lengths, length, count, length_penalty, rules)
+        flat = tf.reshape(made, [batch * beams, -1])
+        tokens = vocabulary.to_tokens(tf.maximum(flat, 0))
+        texts = join(vocabulary, tokens, flat >= 0, tf.repeat(text, beams))
+        return {"text": tf.reshape(texts, [batch, beams]), "ids": made, "scores": scores}
+
+    either: Any = None  # () or (b,)
+    example = {
+        "text": tf.constant([""]),
+        "length": tf.constant(2),
+        "length_penalty": tf.constant(0.0),
+    }
+    return signature(
+        beam_search,
+        example,
+        text=_TEXT,
+        length=tf.TensorSpec(either, tf.int32),
+        length_penalty=tf.TensorSpec((), tf.float32),
+    )
+
+
+def _bounded(length, options: TextOptions):
+    return require(
+        (length >= 0) & (length <= options.max_length),
+        f"`length` must be from 0 to {options.max_length}.",
+        length,
     )
 
 

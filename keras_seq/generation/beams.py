@@ -73,8 +73,15 @@ def beam_search(
     ids, lengths = padded_rows(ids, lengths)
     steps = stepper(model)
     rules = TokenRules.of(steps.vocabulary_size, stop, ban, repetition_penalty)
+    length = tf.broadcast_to(tf.cast(length, tf.int32), tf.shape(lengths))
+    penalty = tf.constant(float(length_penalty), tf.float64)
+    return compiled_search(steps)(ids, lengths, length, tf.constant(int(beams)), penalty, rules)
+
+
+def compiled_search(steps: Stepper) -> Any:
+    """`beam_loop` of a model as one graph, for any number of beams."""
     rows = tf.TensorSpec((None,), tf.int32)
-    search = steps.compiled(
+    return steps.compiled(
         "beams",
         lambda *arguments: beam_loop(steps, *arguments),
         [
@@ -86,9 +93,6 @@ def beam_search(
             RULE_SPECS,
         ],
     )
-    length = tf.broadcast_to(tf.cast(length, tf.int32), tf.shape(lengths))
-    penalty = tf.constant(float(length_penalty), tf.float64)
-    return search(ids, lengths, length, tf.constant(int(beams)), penalty, rules)
 
 
 def check_beams(beams, length_penalty) -> None:

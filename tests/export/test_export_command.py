@@ -19,6 +19,7 @@ def call(*arguments):
 
 def test_options_reach_the_folder(tmp_path):
     options = ("--name", "docs", "--version", 7, "--top-k", 3, "--max-length", 5)
+    options = (*options, "--stop", "<eos>", "--ban", "e", "--ban", "t", "--beams", 2)
     result = call(*SHIPPED, "--to", tmp_path, *options, "--weights-as", "int8", "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
@@ -30,6 +31,8 @@ def test_options_reach_the_folder(tmp_path):
     assert description["weights_as"] == "int8"
     assert description["recipe"]["name"] == "trellisnet_python_docs"
     assert (description["text"]["top_k"], description["text"]["max_length"]) == (3, 5)
+    assert "beam_search" in document["signatures"] and description["text"]["beams"] == 2
+    assert len(description["text"]["stop_ids"]) == 1 and len(description["text"]["ban_ids"]) == 2
     served = tf.saved_model.load(str(folder)).signatures
     assert served["text"](text=tf.constant(["The "]))["tokens"].shape == (1, 3)
     # A taken version is told.

@@ -1,10 +1,14 @@
 """The exported folder: what it holds, how it appears, and what is refused."""
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
 import threading
+from typing import Any
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from generation.small_models import contract_model, letters, trellis_model, words
@@ -12,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_seq.export import export_model
 from keras_seq.export.versions import publish, versions
+from keras_seq.generation import generate
 from keras_seq.layers import TCN
 from keras_seq.models import SequenceRegressor
 from keras_seq.pipelines import Vocabulary
@@ -94,6 +99,64 @@ def test_a_model_without_text_needs_no_vocabulary(tmp_path):
     folder = export_model(model, to=tmp_path, name="values", warmup=False)
     served = tf.saved_model.load(str(folder)).signatures
     assert served["outputs"](x=tf.zeros((1, 4, 3)))["outputs"].shape == (1, 2)
+
+
+def test_generation_under_rules(tmp_path):
+    """`generate` and `beam_search` answer as the model itself does with the same options."""
+    vocabulary, model = words(), contract_model(11)
+    rules: dict[str, Any] = {"stop": "<eos>", "ban": ["<unk>", "dog"], "repetition_penalty": 1.5}
+    folder = export_model(model, vocabulary, tmp_path, name="ruled", beams=3, warmup=False, **rules)
+    served = tf.saved_model.load(str(folder)).signatures
+    texts = ["the cat", "", "off"]
+    numbers = {"length": 9, "temperature": 1.3, "top_k": 8, "seed": 4}
+    drawn = served["generate"](
+        text=tf.constant(texts), **{name: tf.constant(value) for name, value in numbers.items()}
+    )
+    found = served["beam_search"](
+        text=tf.constant(texts), length=tf.constant(6), length_penalty=tf.constant(1.0)
+    )
+    assert found["ids"].shape == (3, 3, 6) and found["scores"].shape == (3, 3)
+    for row, text in enumerate(texts):
+        options = numbers | rules | {"seed": 4 + row}
+        want = "".join(generate(model, vocabulary, text, **options))
+        assert drawn["text"].numpy()[row].decode() == want
+        options = {"beams": 3, "length_penalty": 1.0, **rules}
+        want = "".join(generate(model, vocabulary, text, 6, **options))
+        assert found["text"].numpy()[row, 0].decode() == want
+    description = json.loads((folder / "assets.extra" / "keras_seq.json").read_text())["text"]
+    assert description["stop_ids"] == [1] and description["beams"] == 3
+    for wrong in ({"stop": "cow"}, {"beams": 0}, {"vocabulary": None, "ban": 1}):
+        options: dict[str, Any] = {"vocabulary": vocabulary, **wrong}
+        with pytest.raises(ValueError, match=r"`(stop|beams|ban)`"):
+            export_model(model, to=tmp_path, **options)
+
+
+def test_answers_of_all_sizes_leave_nothing_behind(exported):
+    """What the allocator has handed out stays; what is resident may have holes."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        pytest.skip("the C library does not say what is in use")
+
+    class Usage(ctypes.Structure):
+        _fields_ = [(f"field_{i}", ctypes.c_size_t) for i in range(10)]
+
+    mallinfo.restype = Usage
+    served = tf.saved_model.load(str(exported["trellis"].folder)).signatures
+    rng = np.random.default_rng(1)
+
+    def in_use(count: int) -> float:
+        for _ in range(count):
+            rows, length = (int(size) for size in rng.integers(1, 60, 2))
+            ids = tf.constant(rng.integers(0, 10, (rows, length)), tf.int32)
+            served["log_probs"](ids=ids)
+            state = served["initial_state"](batch_size=tf.constant(rows))
+            served["step"](ids=ids, **state)
+        gc.collect()
+        usage = mallinfo()
+        return (usage.field_7 + usage.field_4) / 2**20
+
+    before = in_use(30)
+    assert in_use(120) - before < 3  # MiB; all answers together are 60
 
 
 def test_recipe_names_the_model(tmp_path):
