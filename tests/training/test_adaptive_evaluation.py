@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_sequence_models import IDS, language_model
 
 from keras_seq.layers import PRU, RecurrentStack, TrellisNet
 from keras_seq.models import LanguageModel
@@ -139,3 +140,22 @@ def test_cache_errors():
     empty = [(ids, targets, 0 * weights) for ids, targets, weights in batches(count=1)]
     with pytest.raises(ValueError, match="at least one token that counts"):
         cache_evaluate(model_of(), empty)
+
+
+def test_what_does_not_count_is_left_out():
+    """An ignored target, and any target of weight zero, with weights of windows too."""
+    ids, targets = IDS, (IDS + 1) % 7
+    holes = targets.copy()
+    holes[1:3] = -1
+    counts = np.array([1, 0, 0, 1], "float32")
+    plain, ignoring = language_model(), language_model(ignore_class=-1)
+    ignoring.set_weights(plain.get_weights())
+    statistics = [np.ones(v.shape, "float32") for v in plain.trainable_variables]
+    for evaluate in (cache_evaluate, lambda m, d: dynamic_evaluate(m, d, statistics)):
+        expected = evaluate(plain, [(ids[[0, 3]], targets[[0, 3]])])
+        for model, batch in (
+            (plain, (ids, holes, counts)),
+            (plain, (ids, holes, np.repeat(counts[:, None], 4, axis=1))),
+            (ignoring, (ids, holes)),
+        ):
+            assert evaluate(model, [batch]) == pytest.approx(expected, rel=1e-5)
