@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import numbers
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,7 @@ def options(name: str) -> dict[str, Any]:
 
 
 def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         kind = "a positive integer" if least == 1 else f"an integer >= {least}"
         raise ValueError(f"`{name}` must be {kind}. Received: {name}={value!r}.")
 

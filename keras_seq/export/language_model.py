@@ -1,5 +1,6 @@
 """Signatures of a language model: ids or text in, log-probabilities, tokens or text out."""
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ class TextOptions:
         check_beams(1 if self.beams is None else self.beams, 0.0)
         for name in ("top_k", "max_tokens", "max_length"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: {name}={value!r}."
                 )

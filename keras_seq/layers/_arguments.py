@@ -1,13 +1,27 @@
 """Checks of constructor arguments that several layers share."""
 
+import numbers
+
+import keras
+
 
 def check_integer(name: str, value, least: int = 1) -> int:
-    """Returns an integer argument after a check of its type and size."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """Returns an integer argument, NumPy's too, after a check of its type and size."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
         raise ValueError(
             f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}."
         )
-    return value
+    return int(value)
+
+
+def check_rate(rate, name: str = "rate") -> float:
+    """Returns a dropout rate as a float, after a check that it lies in [0, 1)."""
+    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+        raise ValueError(
+            f"`{name}` must be a number in [0, 1). Received: {name}={rate}. "
+            "It is the share of values that are dropped."
+        )
+    return float(rate)
 
 
 def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
@@ -16,3 +30,17 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
         known = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")
     return value
+
+
+def get_activation(identifier):
+    """An activation of Keras or a layer such as `keras.layers.PReLU`, or their configuration."""
+    if isinstance(identifier, dict) and identifier.get("class_name") != "function":
+        return keras.saving.deserialize_keras_object(identifier)
+    return keras.activations.get(identifier)
+
+
+def activation_config(activation):
+    """What `get_activation` makes the activation of."""
+    if isinstance(activation, keras.layers.Layer):
+        return keras.saving.serialize_keras_object(activation)
+    return keras.activations.serialize(activation)

@@ -1,5 +1,7 @@
 """Parts of the deep equilibrium layer: unrolling, chunks of a sequence, checks of options."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -152,7 +154,10 @@ def check_options(layer) -> None:
                 f"`{name}` must be between 0 and 1. Received: {name}={getattr(layer, name)}."
             )
     steps = layer.correction_steps
-    if any(not isinstance(step, int) or step < 1 for step in steps) or sorted(set(steps)) != steps:
+    if (
+        any(not isinstance(step, numbers.Integral) or step < 1 for step in steps)
+        or sorted(set(steps)) != steps
+    ):
         raise ValueError(
             "`correction_steps` must be growing positive integers. "
             f"Received: correction_steps={steps}."

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._arguments import check_integer, check_rate
 from keras_seq.layers._outline import Part, Residual
 from keras_seq.layers.causal_layer import EquilibriumCell
 from keras_seq.layers.local_rnn import check_exact
@@ -15,7 +15,6 @@ from keras_seq.layers.relative_attention import (
     default_initializer,
     normalized,
 )
-from keras_seq.layers.variational_dropout import check_rate
 
 EPSILON = 1e-5
 

@@ -5,9 +5,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_choice
+from keras_seq.layers._arguments import check_choice, check_rate
 from keras_seq.layers.causal_layer import EquilibriumCell
-from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 

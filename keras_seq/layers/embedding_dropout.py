@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.causal_layer import CheckedLayer
-from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.EmbeddingDropout")

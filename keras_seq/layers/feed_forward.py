@@ -5,12 +5,12 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
+from keras_seq.layers._arguments import activation_config, check_rate, get_activation
 from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._seeded_dropout import seeded_mask
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.local_rnn import fan_in_uniform
-from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.FeedForward")
@@ -46,6 +46,8 @@ class FeedForward(CheckedLayer):
     TensorShape([2, 3, 8])
     """
 
+    given_parts = ("activation",)
+
     def __init__(
         self,
         inner_units=None,
@@ -62,7 +64,7 @@ class FeedForward(CheckedLayer):
                 f"`inner_units` must be positive or None. Received: inner_units={inner_units}"
             )
         self.inner_units = inner_units
-        self.activation = keras.activations.get(activation)
+        self.activation = get_activation(activation)
         self.dropout = check_rate(dropout, "dropout")
         self.kernel_initializer = fan_in_uniform(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -74,6 +76,9 @@ class FeedForward(CheckedLayer):
         super().build(input_shape)
         features = input_shape[-1]
         inner = 4 * features if self.inner_units is None else self.inner_units
+
+        if isinstance(self.activation, keras.layers.Layer) and not self.activation.built:
+            self.activation.build((*input_shape[:-1], inner))
 
         def linear(name, rows, columns):
             kernel = self.add_weight(
@@ -118,7 +123,7 @@ class FeedForward(CheckedLayer):
         return {
             **super().get_config(),
             "inner_units": self.inner_units,
-            "activation": keras.activations.serialize(self.activation),
+            "activation": activation_config(self.activation),
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),

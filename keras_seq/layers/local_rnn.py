@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
+from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._lanes import lanes
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
@@ -78,11 +79,8 @@ class LocalRNN(CausalLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (("units", units), ("window", window)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-        self.units = units
-        self.window = window
+        self.units = check_integer("units", units)
+        self.window = check_integer("window", window)
         self.cell: Any = _get_cell(cell, units)
         self.kernel_initializer = fan_in_uniform(kernel_initializer)
         self.recurrent_initializer = fan_in_uniform(recurrent_initializer)

@@ -3,6 +3,7 @@
 import keras
 
 from keras_seq._export import export
+from keras_seq.layers._arguments import check_integer
 from keras_seq.layers.pru import PRU
 
 _OWN = ("units", "weight_dropout", "seed", "name", "dtype", "trainable")
@@ -68,7 +69,7 @@ class LSTM(PRU):
         **kwargs,
     ):
         def uniform():
-            bound = max(units, 1) ** -0.5
+            bound = check_integer("units", units) ** -0.5
             return keras.initializers.RandomUniform(-bound, bound)
 
         super().__init__(

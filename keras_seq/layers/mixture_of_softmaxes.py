@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.softmax_head import SoftmaxHead
-from keras_seq.layers.variational_dropout import check_rate
 
 EPSILON = 1e-8  # added to the mixed probability before the logarithm, as in the published code
 

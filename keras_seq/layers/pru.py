@@ -5,11 +5,11 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers._arguments import check_rate
 from keras_seq.layers._gated_recurrence import gated_recurrence, gates_of
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pru_cell import GATES, PRUCell
-from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.PRU")

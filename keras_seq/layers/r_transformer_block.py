@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import check_choice, check_integer
+from keras_seq.layers._arguments import check_choice, check_integer, check_rate
 from keras_seq.layers._outline import sublayer
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
@@ -15,7 +15,6 @@ from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import LocalRNN, check_exact
 from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.layers.unbiased_layer_norm import UnbiasedLayerNormalization
-from keras_seq.layers.variational_dropout import check_rate
 
 NORM_ORDERS = ("pre", "post")
 NORMALIZATIONS = ("unbiased", "layer")

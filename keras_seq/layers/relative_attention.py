@@ -5,11 +5,10 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._arguments import check_integer, check_rate
 from keras_seq.layers._relative_positions import shift, sinusoids, visibility
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.recorded_attention import record_of_now
-from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
 

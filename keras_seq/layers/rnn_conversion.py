@@ -1,5 +1,7 @@
 """Recurrent layers of Keras as trellis networks."""
 
+import numbers
+
 import keras
 import numpy as np
 
@@ -22,7 +24,7 @@ def trellis_from_rnn(cls, layers, horizon: int, **kwargs):
         ValueError: on layers that are no such stack, and on options without a counterpart.
     """
     layers = list(layers) if isinstance(layers, list | tuple) else [layers]
-    if not isinstance(horizon, int) or horizon < 1:
+    if not isinstance(horizon, numbers.Integral) or horizon < 1:
         raise ValueError(f"`horizon` must be an integer of at least 1. Received: horizon={horizon}")
     _check_layers(layers)
     gates = _gates_of(layers)

@@ -7,12 +7,11 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._arguments import check_integer, check_rate, get_activation
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.temporal_block import TemporalBlock
-from keras_seq.layers.variational_dropout import check_rate
 
 
 @export("keras_seq.layers.TCN")
@@ -100,6 +99,7 @@ class TCN(CausalLayer):
                 "`dilation_rates` must have an entry for each block. Received: "
                 f"dilation_rates={dilations}, {len(widths)} blocks."
             )
+        activation = get_activation(activation)  # a layer with weights is one for all blocks
         self.blocks = [
             TemporalBlock(
                 width,

@@ -6,12 +6,11 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
-from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._arguments import activation_config, check_integer, check_rate, get_activation
 from keras_seq.layers._outline import Part, Residual
 from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
-from keras_seq.layers.variational_dropout import check_rate
 from keras_seq.layers.weight_norm import direction_norm, weight_normalize
 
 
@@ -67,6 +66,8 @@ class TemporalBlock(CausalLayer):
     ((2, 10, 8), [(2, 4, 4), (2, 4, 8)])
     """
 
+    given_parts = ("activation",)
+
     def __init__(
         self,
         units,
@@ -84,7 +85,7 @@ class TemporalBlock(CausalLayer):
         self.units = check_integer("units", units)
         self.kernel_size = check_integer("kernel_size", kernel_size)
         self.dilation_rate = check_integer("dilation_rate", dilation_rate)
-        self.activation = keras.activations.get(activation)
+        self.activation = get_activation(activation)
         self.weight_normalization = bool(weight_normalization)
         self.dropout = check_rate(dropout, "dropout")
         self.spatial_dropout = bool(spatial_dropout)
@@ -112,6 +113,8 @@ class TemporalBlock(CausalLayer):
         self.features = int(input_shape[-1])
         self.first = self._build_convolution("first", self.features)
         self.second = self._build_convolution("second", self.units)
+        if isinstance(self.activation, keras.layers.Layer) and not self.activation.built:
+            self.activation.build((*input_shape[:-1], self.units))
         self.residual = None
         if self.features != self.units:
             limit = self.features**-0.5
@@ -197,7 +200,11 @@ class TemporalBlock(CausalLayer):
             whole = ops.concatenate([ops.cast(past, x.dtype), x], axis=1)
         # Without padding of its own the convolution gives one output for each step of x.
         outputs = ops.conv(
-            whole, ops.cast(kernel, x.dtype), padding="valid", dilation_rate=self.dilation_rate
+            whole,
+            ops.cast(kernel, x.dtype),
+            padding="valid",
+            data_format="channels_last",
+            dilation_rate=self.dilation_rate,
         )
         final = shift.last(whole, self.past) if return_state else None
         return self.activation(outputs + bias), final
@@ -214,7 +221,7 @@ class TemporalBlock(CausalLayer):
             "units": self.units,
             "kernel_size": self.kernel_size,
             "dilation_rate": self.dilation_rate,
-            "activation": keras.activations.serialize(self.activation),
+            "activation": activation_config(self.activation),
             "weight_normalization": self.weight_normalization,
             "dropout": self.dropout,
             "spatial_dropout": self.spatial_dropout,

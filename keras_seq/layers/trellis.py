@@ -9,6 +9,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
+from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_fused import folded_input, folds_input, run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
@@ -132,14 +133,14 @@ class TrellisNet(CausalLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _check_integer("units", units, 0)
+        check_integer("units", units, 0)
         for name, value in (
             ("output_units", output_units),
             ("levels", levels),
             ("kernel_size", kernel_size),
             ("injection_frequency", injection_frequency),
         ):
-            _check_integer(name, value, 1)
+            check_integer(name, value, 1)
         for name, rate in (("hidden_dropout", hidden_dropout), ("weight_dropout", weight_dropout)):
             if not 0 <= rate < 1:
                 raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={rate}")
@@ -152,7 +153,7 @@ class TrellisNet(CausalLayer):
         several = isinstance(dilation_rate, Sequence)
         cycle = tuple(dilation_rate) if several else (dilation_rate,)
         for dilation in cycle or (0,):
-            _check_integer("dilation_rate", dilation, 1)
+            check_integer("dilation_rate", dilation, 1)
         self.dilation_rate = cycle if several else cycle[0]
         self.activation = activation
         self.gates: TrellisGates = get_gates(activation)
@@ -173,7 +174,7 @@ class TrellisNet(CausalLayer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._check_groups()
         if auxiliary_frequency is not None:
-            _check_integer("auxiliary_frequency", auxiliary_frequency, 1)
+            check_integer("auxiliary_frequency", auxiliary_frequency, 1)
             if auxiliary_frequency > levels:
                 raise ValueError(
                     "`auxiliary_frequency` must be at most `levels`, or no level has an auxiliary "
@@ -193,7 +194,7 @@ class TrellisNet(CausalLayer):
         if groups is None:
             return
         for width in groups or (0,):
-            _check_integer("groups", width, 1)
+            check_integer("groups", width, 1)
         if sum(groups) != self.width:
             raise ValueError(
                 "`groups` must sum to `units + output_units`. Received: "
@@ -555,11 +556,6 @@ class TrellisNet(CausalLayer):
 def _packed(parts):
     """The levels' parts of a state side by side; a single step has packed them already."""
     return ops.concatenate(parts, axis=1) if isinstance(parts, list) else parts
-
-
-def _check_integer(name, value, least):
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {value!r}")
 
 
 def _initializer(identifier):

@@ -5,17 +5,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
+from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.causal_layer import CheckedLayer
-
-
-def check_rate(rate: float, name: str = "rate") -> float:
-    """Returns a dropout rate as a float, after a check that it lies in [0, 1)."""
-    if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise ValueError(
-            f"`{name}` must be a number in [0, 1). Received: {name}={rate}. "
-            "It is the share of values that are dropped."
-        )
-    return float(rate)
 
 
 @export("keras_seq.layers.VariationalDropout")

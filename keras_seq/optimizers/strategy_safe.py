@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from keras_seq._backend import densify, replica_count, sum_over_replicas
+from keras_seq._export import plain
 
 
 class StrategySafe:
@@ -30,7 +31,8 @@ class StrategySafe:
     """
 
     def __init__(self, *args, l2: float = 0.0, nominal_length: float | None = None, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*map(plain, args), **{name: plain(kwargs[name]) for name in kwargs})
+        l2, nominal_length = plain(l2), plain(nominal_length)
         if l2 < 0:
             raise ValueError(f"`l2` must not be negative. Received: l2={l2}")
         if nominal_length is not None and nominal_length <= 0:

@@ -2,6 +2,7 @@
 
 import enum
 import functools
+import numbers
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -237,7 +238,7 @@ def solve(
 
 def check_limits(max_steps, tolerance, stop, names=("max_steps", "tolerance", "stop")):
     """Refuses limits out of range, under the names that the caller uses for them."""
-    if not isinstance(max_steps, int) or max_steps < 1:
+    if not isinstance(max_steps, numbers.Integral) or max_steps < 1:
         raise ValueError(f"`{names[0]}` must be a positive integer. Received: {max_steps}.")
     if tolerance < 0:
         raise ValueError(f"`{names[1]}` must not be negative. Received: {tolerance}.")

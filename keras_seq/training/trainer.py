@@ -10,6 +10,7 @@ import keras
 from rich.console import Console
 
 from keras_seq import _files
+from keras_seq._export import plain
 from keras_seq.pipelines import Data
 from keras_seq.training import building, joining, run_folder, starting
 from keras_seq.training.cluster import Cluster, scratch_folder
@@ -108,6 +109,7 @@ def train(
     ```
     """
     console = console or Console()
+    epochs, max_steps, seed = plain((epochs, max_steps, seed))
     where = {"strategy": strategy, "devices": devices}
     if resume and strategy is None and devices is None:
         where = _remembered(recipe, run_dir)

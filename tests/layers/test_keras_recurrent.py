@@ -77,7 +77,25 @@ def test_what_has_no_explicit_state_is_refused():
     for option in ("dropout", "recurrent_dropout"):
         with pytest.raises(ValueError, match=f"must have no `{option}`"):
             KerasRecurrent(keras.layers.GRU(3, **{option: 0.1}))
+        with pytest.raises(ValueError, match=f"must have no `{option}`, nor its cells"):
+            cells = [keras.layers.LSTMCell(4), keras.layers.GRUCell(3, **{option: 0.1})]
+            KerasRecurrent(keras.layers.RNN(cells))
     with pytest.raises(ValueError, match="must have no `stateful`"):
         KerasRecurrent(keras.layers.GRU(3, stateful=True))
     with pytest.raises(ValueError, match="must be 'exact'"):
         KerasRecurrent(keras.layers.GRU(3)).get_initial_state(2, kind="history")
+
+
+def test_layers_of_several_cells_and_unrolled_ones():
+    """Nested states, and a number of steps that an unrolled layer could not be made for."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    cells = [keras.layers.LSTMCell(6), keras.layers.GRUCell(5)]
+    several = keras.layers.RNN(keras.layers.StackedRNNCells(cells), return_sequences=True)
+    for given in (several, keras.layers.GRU(5, unroll=True, return_sequences=True)):
+        layer = KerasRecurrent(given)
+        want = given(x)
+        layer.build(x.shape)
+        layer.layer.set_weights(given.get_weights())
+        np.testing.assert_allclose(layer(x), want, rtol=1e-5, atol=1e-6)
+        check_chunks(layer, x, [2, 1, 2])
+        assert layer(keras.Input((None, 4))).shape == (None, None, 5)

@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_refused():
         LocalRNN(4, 2, "gated")
     with pytest.raises(ValueError, match="`cell` must have `units` outputs"):
         LocalRNN(4, 2, keras.layers.GRUCell(5))
-    with pytest.raises(ValueError, match="`window` must be a positive integer"):
+    with pytest.raises(ValueError, match="`window` must be an integer of at least 1"):
         LocalRNN(4, 0)
     with pytest.raises(ValueError, match="`heads` must divide"):
         stack(heads=3)
