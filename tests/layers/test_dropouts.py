@@ -102,6 +102,6 @@ def test_config_and_errors():
             VariationalDropout(rate)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="vocabulary_size=0"):
         EmbeddingDropout(0.1, 0)
-    with pytest.raises(ValueError, match="time axis"):
+    with pytest.raises(ValueError, match=r"must have shape \(..., t, d\)"):
         VariationalDropout(0.1)(np.ones(3))
     layer_checks.check_unknown_argument_refused(VariationalDropout, rate=0.1)
