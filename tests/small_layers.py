@@ -4,6 +4,7 @@ import inspect
 
 import keras
 import numpy as np
+import pytest
 
 from keras_seq import layers
 from keras_seq._frozen_parts import FrozenParts
@@ -73,6 +74,11 @@ PARTS = {
     "TiedSoftmax": lambda **options: layers.TiedSoftmax(20, tied=False, **options),
     "UnbiasedLayerNormalization": lambda **options: layers.UnbiasedLayerNormalization(**options),
 }
+
+
+def each_of(names) -> list:
+    """The names as parameters of a test; variants of a layer are slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in names]
 
 
 def call_part(layer, x):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from keras_seq import layers
-from tests.small_layers import CAUSAL, WIDTH, sequence
+from tests.small_layers import CAUSAL, WIDTH, each_of, sequence
 
-every_causal = pytest.mark.parametrize("name", CAUSAL)
+every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 flatten, each = keras.tree.flatten, keras.tree.map_structure
 
 

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from keras_seq import layers, models
-from tests.small_layers import CAUSAL, PARTS, WIDTH, call_part, public_layers, sequence
+from tests.small_layers import (
+    CAUSAL,
+    PARTS,
+    WIDTH,
+    call_part,
+    each_of,
+    public_layers,
+    sequence,
+)
 
-every_causal = pytest.mark.parametrize("name", CAUSAL)
-every_part = pytest.mark.parametrize("name", PARTS)
+every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
+every_part = pytest.mark.parametrize("name", each_of(PARTS))
 
 
 def test_every_public_layer_is_here():
@@ -51,7 +59,7 @@ def test_parts_refuse_other_shapes(name):
             call_part(layer, np.zeros((2, 3, 4, WIDTH), "float32"))
 
 
-@pytest.mark.parametrize("name", [*CAUSAL, *PARTS])
+@pytest.mark.parametrize("name", each_of([*CAUSAL, *PARTS]))
 def test_whole_numbers_are_floats(name):
     make, call = (
         (CAUSAL[name], lambda layer, x: layer(x)) if name in CAUSAL else (PARTS[name], call_part)

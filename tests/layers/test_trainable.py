@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from keras_seq import layers, models
-from tests.small_layers import CAUSAL, PARTS, WIDTH, sequence
+from tests.small_layers import CAUSAL, PARTS, WIDTH, each_of, sequence
 
 MAKE = {**CAUSAL, **PARTS}
-every = pytest.mark.parametrize("name", MAKE)
-every_causal = pytest.mark.parametrize("name", CAUSAL)
+every = pytest.mark.parametrize("name", each_of(MAKE))
+every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 
 
 def build(name, layer):
