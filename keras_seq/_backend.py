@@ -183,6 +183,17 @@ def after(tensor, *others):
         return tf.identity(tensor)
 
 
+def after_all(tensors):
+    """A context whose operations are executed after tensors, a nest, have been computed.
+
+    In a graph an operation that needs none of the data does not wait for them: at the end of data
+    whose length is not known, it is executed once more than there are batches.
+    """
+    if tf is None or tf.executing_eagerly():
+        return contextlib.nullcontext()
+    return tf.control_dependencies([x for x in keras.tree.flatten(tensors) if x is not None])
+
+
 def scan(step, start, steps):
     """`keras.ops.scan` of a step whose outputs have the structure of what it carries.
 

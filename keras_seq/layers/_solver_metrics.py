@@ -63,6 +63,8 @@ def solver_metrics(name: str) -> dict[str, keras.metrics.Metric]:
         for part in ("residual", "steps", "failures")
     }
     made["diverged_in_a_row"] = InARow(f"{name}_diverged_in_a_row")
+    for metric in made.values():
+        metric._direction = "down"  # read by Keras' callbacks whose mode is "auto"
     return made
 
 

@@ -194,10 +194,16 @@ class TemporalBlock(CausalLayer):
         kernel, bias = weights[0], weights[1]
         if self.weight_normalization:
             kernel = weight_normalize(kernel, weights[2])
+        batch = ops.shape(x)[0]
+        # Of a batch without rows TensorFlow's oneDNN kernel gets the shape wrong: it gets a row.
+        known = isinstance(batch, int)
+        missing = int(batch == 0) if known else ops.maximum(1 - batch, 0)
         if past is None:
-            whole = ops.pad(x, [[0, 0], [self.past, 0], [0, 0]])
+            whole = ops.pad(x, [[0, missing], [self.past, 0], [0, 0]])
         else:
             whole = ops.concatenate([ops.cast(past, x.dtype), x], axis=1)
+            if not known or missing:
+                whole = ops.pad(whole, [[0, missing], [0, 0], [0, 0]])
         # Without padding of its own the convolution gives one output for each step of x.
         outputs = ops.conv(
             whole,
@@ -206,6 +212,8 @@ class TemporalBlock(CausalLayer):
             data_format="channels_last",
             dilation_rate=self.dilation_rate,
         )
+        if not known or missing:
+            whole, outputs = whole[:batch], outputs[:batch]
         final = shift.last(whole, self.past) if return_state else None
         return self.activation(outputs + bias), final
 

@@ -23,7 +23,7 @@ def activation_regularization(dropped_output, alpha: float, counts=None):
     2.0
     """
     squares = ops.square(_wide(dropped_output))
-    return alpha * (ops.mean(squares) if counts is None else _mean_of(squares, counts))
+    return alpha * (_mean(squares) if counts is None else _mean_of(squares, counts))
 
 
 def temporal_activation_regularization(raw_output, beta: float, counts=None):
@@ -50,8 +50,12 @@ def temporal_activation_regularization(raw_output, beta: float, counts=None):
     squares = ops.square(output[:, 1:] - output[:, :-1])
     if counts is not None:
         return beta * _mean_of(squares, ops.logical_and(counts[:, 1:], counts[:, :-1]))
-    count = ops.maximum(ops.cast(ops.size(squares), squares.dtype), 1)
-    return beta * ops.sum(squares) / count
+    return beta * _mean(squares)
+
+
+def _mean(values):
+    """The mean of all values; zero if there are none, as of a batch without rows."""
+    return ops.sum(values) / ops.maximum(ops.cast(ops.size(values), values.dtype), 1)
 
 
 def _mean_of(values, counts):

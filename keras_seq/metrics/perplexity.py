@@ -52,6 +52,7 @@ class NegativeLogLikelihood(keras.metrics.Metric):
         super().__init__(name=name or self._default_name, dtype=dtype)
         self.from_logits = bool(from_logits)
         self.mask_token_id = mask_token_id
+        self._direction = "down"  # read by Keras' callbacks whose mode is "auto"
         self._total = self.add_variable((), "zeros", dtype="float64", name="total")
         self._tokens = self.add_variable((), "zeros", dtype="float64", name="tokens")
 

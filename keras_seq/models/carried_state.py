@@ -6,12 +6,14 @@ import keras
 import numpy as np
 
 from keras_seq import _replicas
+from keras_seq.models import lanes
 
 
 class CarriedState:
     """Holds the state of training and of evaluation in variables that are no weights of the model.
 
-    They are not saved with the model, since their shape depends on the batch size. Under a
+    They are not saved with the model, since their shape depends on the batch size: with data of
+    another size a phase begins anew, from zero and with a step that is traced again. Under a
     `tf.distribute` strategy each replica holds the state of its own sequences.
     """
 
@@ -21,21 +23,40 @@ class CarriedState:
         self._pending: dict[str, list[np.ndarray]] = {}
         self._strategy: Any = None
 
-    def prepare(self, phase: str, model, x, batch_size: int | None) -> None:
-        """Makes zero variables for a phase, `"train"` or `"test"`, unless they are there.
+    def prepare(self, phase: str, model, x, batch_size: int | None, name: str = "x"):
+        """Makes a phase, `"train"` or `"test"`, ready for data.
 
         Args:
-            phase: what they are for.
+            phase: the phase.
             model: the model, with `get_initial_state`.
             x: the input data, from which the batch size is read.
             batch_size: the batch size, where `x` holds arrays.
+            name: what the caller calls `x`.
+
+        Returns:
+            The data, to be used in place of `x`.
 
         Raises:
-            ValueError: if the batch size is not known, or no multiple of the replicas.
+            ValueError: if the batches have no one size, or one that is no multiple of the replicas.
+            TypeError: on data of another kind.
+        """
+        x, size = lanes.in_lanes(x, batch_size, name)
+        self.use(phase, model, size)
+        return x
+
+    def use(self, phase: str, model, size: int) -> None:
+        """Makes zero variables for a phase and a batch size, unless they are those of the phase.
+
+        Args:
+            phase: the phase.
+            model: the model.
+            size: rows of a batch, those of all replicas together.
+
+        Raises:
+            ValueError: if the size is no multiple of the replicas.
         """
         import tensorflow as tf
 
-        size = _batch_size(x, batch_size)
         strategy = model.distribute_strategy or tf.distribute.get_strategy()
         replicas = strategy.num_replicas_in_sync
         if size % replicas:
@@ -53,6 +74,27 @@ class CarriedState:
                 lambda value: tf.Variable(value, trainable=False), state
             )
         self._batch[phase] = size
+        # A traced step holds on to the variables that it was traced with; Keras makes a new one.
+        setattr(model, f"{phase}_function", None)
+
+    def check(self, phase: str, x) -> None:
+        """Refuses a batch whose rows are known not to be as many as the state's."""
+        there = keras.tree.flatten(x)[0].shape[0]
+        state = keras.tree.flatten(self._variables.get(phase, []))
+        if there is None or not state:
+            return
+        replicas = self._strategy.num_replicas_in_sync
+        size = self._batch[phase] // replicas
+        if there != size:
+            raise ValueError(
+                "With `carry_state=True` all batches must have one size. Received: a batch of "
+                f"{there * replicas} rows after batches of {size * replicas}. Leave it out, or "
+                "give its size as `batch_size`."
+            )
+
+    def size(self, phase: str) -> int:
+        """The batch size that a phase was last made ready for."""
+        return self._batch[phase]
 
     def read(self, phase: str):
         """The state of a phase.
@@ -62,7 +104,9 @@ class CarriedState:
         """
         if phase not in self._variables:
             raise RuntimeError(
-                "A model with `carry_state=True` trains through `fit` and `evaluate`."
+                "A model with `carry_state=True` has no state to begin with: train it with `fit` "
+                "or `train_on_batch`, evaluate it with `evaluate` or `test_on_batch`, or call "
+                "`model.carried_state.prepare` before its steps."
             )
         return keras.tree.map_structure(
             lambda variable: keras.ops.convert_to_tensor(variable), self._variables[phase]
@@ -116,19 +160,3 @@ class _ResetState(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._state.reset("test")
-
-
-def _batch_size(x, batch_size: int | None) -> int:
-    """The static batch size of the data given to `fit` or `evaluate`."""
-    spec = getattr(x, "element_spec", None)
-    if spec is not None:
-        size = keras.tree.flatten(spec)[0].shape[0]
-        if size is None:
-            raise ValueError(
-                "With `carry_state=True` the data set must have a known batch size. "
-                "Batch it with `drop_remainder=True`."
-            )
-        return size
-    if batch_size is None:
-        raise ValueError("With `carry_state=True` and arrays, `batch_size` must be given.")
-    return batch_size

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
+from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank
 from keras_seq.models.sequence_classifier import SequenceReader, at_least_float32, update_mean
 from keras_seq.models.sequence_model import LossTerms
@@ -82,7 +83,7 @@ class FrameModel(SequenceReader):
         )
         self.notes = notes
         self.sum_over_time = sum_over_time
-        self._nll_per_frame = keras.metrics.Mean(name="nll_per_frame")
+        self._nll_per_frame = lower_is_better("nll_per_frame")
 
     def predict_from(self, hidden):
         return ops.cast(self.dense(hidden), at_least_float32(self))

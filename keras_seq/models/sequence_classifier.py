@@ -9,6 +9,7 @@ from keras import ops
 from keras_seq import _backend
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
+from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 from keras_seq.models.targets import (
@@ -54,6 +55,11 @@ class SequenceReader(SequenceModel):
         seed: int | None = None,
         **kwargs,
     ):
+        if kwargs.get("carry_state"):
+            raise ValueError(
+                f"`carry_state` must be left out: a {type(self).__name__} reads whole sequences, "
+                "each from the zero state. Received: carry_state=True."
+            )
         super().__init__(**kwargs)
         if (vocabulary_size is None) != (embedding_dim is None):
             raise ValueError(
@@ -300,7 +306,7 @@ class SequenceClassifier(SequenceReader):
         super().__init__(core, classes, **kwargs)
         self.classes = classes
         self.ignore_class = check_ignored(ignore_class)
-        self._nll = keras.metrics.Mean(name="nll")
+        self._nll = lower_is_better("nll")
         self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
     def predict_from(self, hidden):
@@ -365,7 +371,7 @@ class SequenceRegressor(SequenceReader):
     def __init__(self, core: keras.layers.Layer, outputs: int = 1, **kwargs):
         super().__init__(core, outputs, **kwargs)
         self._loss_of_values: Any = None
-        self._mse = keras.metrics.Mean(name="mse")
+        self._mse = lower_is_better("mse")
 
     def predict_from(self, hidden):
         return ops.cast(self.dense(hidden), at_least_float32(self))

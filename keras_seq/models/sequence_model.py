@@ -11,8 +11,10 @@ from keras import ops
 from keras_seq import _backend
 from keras_seq._frozen_parts import FrozenParts
 from keras_seq.layers import _solver_metrics
+from keras_seq.models import lanes
 from keras_seq.models.carried_state import CarriedState
 from keras_seq.models.checked_data import CheckedData
+from keras_seq.models.monitoring import give_directions
 from keras_seq.models.quantization import Quantizable
 from keras_seq.models.sample_weights import blank
 
@@ -73,7 +75,10 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     Args:
         carry_state: carry the core's final state of each batch to the next one (truncated
             back-propagation through time). Batch k + 1 of an epoch must continue the sequences of
-            batch k. The state starts from zero at every epoch and every evaluation.
+            batch k, row by row, so all have one size and none is shuffled. The state starts from
+            zero at every epoch and every evaluation, whatever the data of the one before were;
+            `train_on_batch` and `test_on_batch` go on from the batch before. `predict` and calls
+            carry nothing: each row is a sequence of its own, from zero.
         **kwargs: of `keras.Model`.
     """
 
@@ -83,6 +88,7 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         self.quantized = quantized
         self.carry_state = carry_state
         self._carried = CarriedState()
+        self._validation_size = 0
         self._loss_mean = keras.metrics.Mean(name="loss")
 
     def finish_build(self, *layers: tuple[keras.layers.Layer, tuple]) -> None:
@@ -169,12 +175,15 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
             loss, total_weight, terms = self._loss(x, y, sample_weight, "train", training=True)
             scaled = self.optimizer.scale_loss(loss)
         variables = self.trainable_weights
-        if variables:
+        if not variables:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        else:
             gradients = tape.gradient(scaled, variables)
             self._give_length(terms)
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        else:
-            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+            if not self.optimizer.built:
+                self.optimizer.build(variables)  # its variables wait for no data
+            with _backend.after_all(data):
+                self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._report(loss, total_weight, terms)
 
     def _give_length(self, terms: LossTerms) -> None:
@@ -199,7 +208,10 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
 
     def _loss(self, x, y, sample_weight, phase: str, training: bool):
         """This replica's share of the loss, the weight of the global batch, and the terms."""
-        state = self._carried.read(phase) if self.carry_state else None
+        state = None
+        if self.carry_state:
+            self._carried.check(phase, x)
+            state = self._carried.read(phase)
         terms = self.loss_terms(
             x, y, sample_weight=sample_weight, initial_state=state, training=training
         )
@@ -218,8 +230,9 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     def _report(self, loss, total_weight, terms: LossTerms) -> dict[str, Any]:
         # The replicas' shares add up to the loss, and their weights here to the global weight.
         replicas = _backend.replica_count()
-        self._loss_mean.update_state(loss * replicas, sample_weight=total_weight / replicas)
-        self.update_metrics(terms)
+        with _backend.after_all(terms.report):
+            self._loss_mean.update_state(loss * replicas, sample_weight=total_weight / replicas)
+            self.update_metrics(terms)
         if self.wants_predictions:
             self._update_compiled_metrics(terms)
         return self._metrics_of_all_replicas()
@@ -279,33 +292,64 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     # State carried through `fit` and `evaluate`
 
     def fit(
-        self, x=None, y=None, *, batch_size=None, callbacks=None, validation_data=None, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *,
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=None,
+        **kwargs,
     ):
-        if y is None and not isinstance(x, keras.utils.PyDataset):
-            kwargs.setdefault("shuffle", False)  # a dataset has an order, of which Keras would warn
         if self.carry_state:
-            self._carried.prepare("train", self, x, batch_size)
+            _refuse_with_lanes(shuffle, validation_split)
+            shuffle = False
+            x = self._carried.prepare("train", self, x, batch_size)
             if validation_data is not None:
-                valid = (
-                    validation_data[0] if isinstance(validation_data, tuple) else validation_data
-                )
                 size = kwargs.get("validation_batch_size") or batch_size
-                self._carried.prepare("test", self, valid, size)
+                validation_data = self._prepare_validation(validation_data, size)
             callbacks = _with(callbacks, self._carried.callback())
+        elif shuffle is None:
+            shuffle = lanes.shuffled_by_default(x)
+        give_directions(callbacks, self.metrics)
         return super().fit(
             x,
             y,
             batch_size=batch_size,
             callbacks=callbacks,
+            validation_split=validation_split,
             validation_data=validation_data,
+            shuffle=shuffle,
             **kwargs,
         )
 
+    def _prepare_validation(self, data, batch_size):
+        parts = list(data) if isinstance(data, list | tuple) else [data]
+        name = "validation_data"
+        parts[0] = self._carried.prepare("test", self, parts[0], batch_size, name)
+        self._validation_size = self._carried.size("test")
+        return tuple(parts) if isinstance(data, list | tuple) else parts[0]
+
     def evaluate(self, x=None, y=None, batch_size=None, callbacks=None, **kwargs):
-        if self.carry_state and not isinstance(callbacks, keras.callbacks.CallbackList):
-            self._carried.prepare("test", self, x, batch_size)
+        if self.carry_state and isinstance(callbacks, keras.callbacks.CallbackList):
+            # `fit` evaluates, perhaps after a callback has evaluated other data.
+            self._carried.use("test", self, self._validation_size)
+        elif self.carry_state:
+            x = self._carried.prepare("test", self, x, batch_size)
             callbacks = _with(callbacks, self._carried.callback())
         return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+
+    def train_on_batch(self, x, *args, **kwargs):
+        if self.carry_state:
+            self._carried.use("train", self, lanes.rows(x))
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def test_on_batch(self, x, *args, **kwargs):
+        if self.carry_state:
+            self._carried.use("test", self, lanes.rows(x))
+        return super().test_on_batch(x, *args, **kwargs)
 
     @property
     def carried_state(self) -> CarriedState:
@@ -318,3 +362,18 @@ def _with(callbacks, callback) -> list:
     if callbacks is None:
         return [callback]
     return [callback, *(callbacks if isinstance(callbacks, list | tuple) else [callbacks])]
+
+
+def _refuse_with_lanes(shuffle, validation_split) -> None:
+    """Refuses what would tear the lanes of carried state apart."""
+    if shuffle:
+        raise ValueError(
+            "`shuffle` must be False or left out with `carry_state=True`: row i of each batch "
+            f"continues row i of the batch before. Received: shuffle={shuffle!r}."
+        )
+    if validation_split:
+        raise ValueError(
+            "`validation_split` must be left out with `carry_state=True`: it takes the last rows, "
+            f"which are the ends of some lanes. Received: validation_split={validation_split!r}. "
+            "Give `validation_data`."
+        )
