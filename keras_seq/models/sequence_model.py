@@ -218,13 +218,18 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         if self.carry_state:
             self._carried.write(phase, terms.state)
         weights = ops.ones_like(terms.objective) if terms.weights is None else terms.weights
-        (total_weight,) = _backend.sum_over_replicas([ops.sum(weights)])
+        rows = ops.cast(ops.shape(terms.objective)[0], weights.dtype)
+        total_weight, total_rows = _backend.sum_over_replicas([ops.sum(weights), rows])
         # A batch without any weight has no loss, rather than a NaN.
         objective = blank(terms.objective, terms.weights)
         loss = ops.sum(objective * weights) / ops.maximum(total_weight, 1e-8)
-        for extra in (terms.penalty, *self.losses):
-            if extra is not None:
-                loss = loss + ops.cast(extra, loss.dtype) / _backend.replica_count()
+        replicas = _backend.replica_count()
+        if terms.penalty is not None:
+            # A mean over the rows of this replica, which of a last batch has fewer than others.
+            share = rows / ops.maximum(total_rows, 1) if replicas > 1 else 1.0
+            loss = loss + ops.cast(terms.penalty, loss.dtype) * share
+        for extra in self.losses:
+            loss = loss + ops.cast(extra, loss.dtype) / replicas
         return loss, total_weight, terms
 
     def _report(self, loss, total_weight, terms: LossTerms) -> dict[str, Any]:
