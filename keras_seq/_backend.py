@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 import keras
+import numpy as np
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
@@ -29,6 +30,27 @@ def portable_operations() -> Iterator[None]:
 def wants_portable_operations() -> bool:
     """Whether the graph that is being made is for runtimes with ordinary operations alone."""
     return _PORTABLE.get()
+
+
+def largest(dtype: str) -> float:
+    """The largest finite number of a type, for places where others would write an infinity.
+
+    An infinity that is a constant of a healthy graph would set off tools that look for infinities,
+    such as `tf.debugging.enable_check_numerics()`. Of float64 it is float32's, which conversions of
+    Python's numbers hold.
+    """
+    if dtype == "bfloat16":
+        return 3.3895313892515355e38
+    return float(np.finfo("float16" if dtype == "float16" else "float32").max)
+
+
+def read(tensor):
+    """What a variable holds now; a tensor is returned as it is.
+
+    A gradient that is written out reads its tensors when it is computed. A variable may have been
+    assigned by then, and Keras' own conversion returns it as it is.
+    """
+    return keras.ops.convert_to_tensor(tensor) if tf is None else tf.convert_to_tensor(tensor)
 
 
 def densify(gradient):

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_seq.generation.batched import Start, padded_rows
-from keras_seq.generation.sampling import check, check_length_and_seed, checked
+from keras_seq.generation.sampling import check, check_length_and_seed, checked, is_finite
 from keras_seq.generation.stepping import Stepper, stepper
 from keras_seq.generation.token_rules import RULE_SPECS, TokenRules
 
@@ -112,7 +112,7 @@ def check_beams(beams, length_penalty) -> None:
     check(
         "length_penalty",
         length_penalty,
-        lambda x: (x >= 0) & (x < math.inf),
+        lambda x: (x >= 0) & is_finite(x),
         "must be a finite number, 0 or more",
         "0 compares probabilities, 1 the mean of a token",
     )

@@ -87,7 +87,7 @@ def check_options(temperature, top_k, top_p) -> None:
     check(
         "temperature",
         temperature,
-        lambda x: (x >= 0) & (x < math.inf),
+        lambda x: (x >= 0) & is_finite(x),
         "must be a finite number, 0 or more",
         "0 takes the likeliest token",
     )
@@ -106,6 +106,11 @@ def check_options(temperature, top_k, top_p) -> None:
         "must be a number above 0 and at most 1",
         "1 lets all tokens be drawn",
     )
+
+
+def is_finite(value):
+    """Whether a number or a tensor is finite; an infinity to compare with would be a constant."""
+    return tf.math.is_finite(value) if tf.is_tensor(value) else abs(value) < math.inf
 
 
 def check_length_and_seed(length, seed, tensors: bool = False) -> None:

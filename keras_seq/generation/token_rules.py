@@ -60,8 +60,8 @@ class TokenRules(NamedTuple):
             seen: (b, v) booleans: the tokens that each row holds.
         """
         penalised = tf.where(seen, log_probs * tf.cast(self.penalty, log_probs.dtype), log_probs)
-        lowest = tf.constant(-np.inf, log_probs.dtype)
-        return tf.where(self.banned, lowest, penalised)
+        # Minus infinity is the logarithm of zero here: a constant would be in every graph.
+        return penalised + tf.math.log(tf.cast(~self.banned, log_probs.dtype))
 
     def seen_in(self, ids, lengths) -> Any:
         """(b, v) booleans: the tokens among the first `lengths` (b,) of ids (b, t)."""

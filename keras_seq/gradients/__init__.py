@@ -8,6 +8,7 @@ from keras_seq.gradients.implicit import find_equilibrium as find_equilibrium
 from keras_seq.gradients.jacobian import draw_vectors as draw_vectors
 from keras_seq.gradients.jacobian import jacobian_loss as jacobian_loss
 from keras_seq.gradients.jacobian import spectral_radius as spectral_radius
+from keras_seq.gradients.once import once as once
 from keras_seq.gradients.phantom import phantom_steps as phantom_steps
 from keras_seq.gradients.phantom import unrolled_steps as unrolled_steps
 
@@ -19,6 +20,7 @@ __all__ = [
     "find_equilibrium",
     "if_drawn",
     "jacobian_loss",
+    "once",
     "phantom_steps",
     "spectral_radius",
     "unrolled_steps",

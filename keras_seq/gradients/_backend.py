@@ -6,6 +6,12 @@ from typing import Any
 
 import keras
 
+from keras_seq.gradients.once import once
+
+_ONCE = (
+    "A second derivative through an equilibrium is not supported: its gradient has no derivative "
+    'of its own. Use `gradient="unrolled"`.'
+)
 Weights = list[tuple[Any, Any]]  # variables and their values
 
 if keras.backend.backend() == "tensorflow":
@@ -30,20 +36,18 @@ if keras.backend.backend() == "tensorflow":
         """The tensor itself, with `gradient(upstream)` as its gradient. Once differentiable."""
 
         @tf.custom_gradient
-        def once(upstream):
-            def refuse(_):
-                raise NotImplementedError(
-                    "Second derivatives through an equilibrium are not supported. Use "
-                    '`gradient="unrolled"`.'
-                )
-
-            return gradient(upstream), refuse
-
-        @tf.custom_gradient
         def identity(value):
-            return tf.identity(value), once
+            def given(upstream):
+                # The tensor stands for all that the gradient depends on: so does the tensor.
+                return once(lambda: gradient(upstream), _ONCE)(upstream, tensor)
+
+            return tf.identity(value), given
 
         return identity(tensor)
+
+    def once_differentiable(tensor) -> Any:
+        """The tensor itself; a second derivative through it is refused."""
+        return with_gradient(tensor, lambda upstream: upstream)
 
     def if_drawn(predicate, function, tensors) -> Any:
         """`function()`, a float32 or float64 scalar of `tensors`, if the predicate holds, else 0.
@@ -127,6 +131,10 @@ else:
     def with_gradient(tensor, gradient) -> Any:
         """Refuses: other backends need other forms of a custom gradient."""
         raise NotImplementedError(_NEEDS_TENSORFLOW)
+
+    def once_differentiable(tensor) -> Any:
+        """The tensor itself."""
+        return tensor
 
     def if_drawn(predicate, function, tensors) -> Any:
         """Refuses, as `recorded` does."""

@@ -47,7 +47,7 @@ def attach_implicit_gradient(
         u = g + Jᵀ u,    J = ∂f/∂z at z*
 
     The memory it needs is that of one application of f, whatever the solvers do. The Jacobian is
-    never formed: one recording of f serves all products Jᵀ u.
+    never formed: one recording of f serves all products Jᵀ u. A second derivative is refused.
 
     Args:
         f: from z to z; weights and inputs that it uses receive gradients.
@@ -79,7 +79,8 @@ def attach_implicit_gradient(
         def adjoint(u):
             return start + transpose_product(u)
 
-        found = solve(adjoint, start, solver, max_steps, tolerance, "absolute")
+        with _backend.unrecorded():
+            found = solve(adjoint, start, solver, max_steps, tolerance, "absolute")
         return found.value * length
 
     return _backend.with_gradient(value, gradient)

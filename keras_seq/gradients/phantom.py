@@ -2,13 +2,16 @@
 
 from keras import ops
 
+from keras_seq.gradients import _backend
+
 
 def phantom_steps(f, equilibrium, steps: int = 1, damping: float = 0.0):
     """Applies damped steps at the equilibrium; gradients flow through them and no further.
 
     Geng, Zhang, Bai, Wang and Lin, *On Training Implicit Models* (NeurIPS 2021). One step without
     damping is the Jacobian-free gradient of Fung et al., *JFB* (AAAI 2022). The gradient is that of
-    the implicit one with its Neumann series cut off after `steps` terms.
+    the implicit one with its Neumann series cut off after `steps` terms. A second derivative, to
+    which these terms would be constants that they are not, is refused.
 
     Args:
         f: from z to z.
@@ -22,8 +25,8 @@ def phantom_steps(f, equilibrium, steps: int = 1, damping: float = 0.0):
     >>> float(phantom_steps(lambda z: 0.5 * z + 1.0, np.full((1, 1), 2.0), steps=3)[0, 0])
     2.0
     """
-    z = ops.stop_gradient(equilibrium)
-    return unrolled_steps(f, z, steps, damping)
+    value = unrolled_steps(f, ops.stop_gradient(equilibrium), steps, damping)
+    return _backend.once_differentiable(value)
 
 
 def unrolled_steps(f, z, steps: int, damping: float = 0.0):

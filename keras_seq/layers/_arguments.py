@@ -26,6 +26,8 @@ def check_rate(rate, name: str = "rate") -> float:
 
 def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
     """Returns a string argument after a check that it is one of the choices."""
+    # Keras' old format .h5 hands over its own function where it has one of that name.
+    value = getattr(value, "__name__", value)
     if value not in choices:
         known = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")

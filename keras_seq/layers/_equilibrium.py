@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from keras_seq import gradients
+from keras_seq._backend import largest
 from keras_seq.solvers import Status
-from keras_seq.solvers.driver import check_limits
+from keras_seq.solvers.driver import check_limits, infinite_at
 
 
 def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str, keep=()):
@@ -40,10 +41,10 @@ def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str, ke
     residual = ops.sqrt(ops.sum(ops.square(value - z), axis=axes))
     if stop == "relative":
         residual = residual / (ops.sqrt(ops.sum(ops.square(value), axis=axes)) + 1e-9)
-    finite = ops.isfinite(residual)
+    finite, huge = ops.isfinite(residual), largest(wide)
     status = ops.where(residual <= tolerance, int(Status.CONVERGED), int(Status.MAX_STEPS))
     solution = {
-        "residual": ops.where(finite, residual, float("inf")),
+        "residual": infinite_at(huge, ops.where(finite, residual, huge)),
         "steps": ops.zeros_like(status) + levels,
         "status": ops.where(finite, status, int(Status.NOT_FINITE)),
     }

@@ -9,7 +9,7 @@ step. The graph has one loop body each way, whatever the number of steps.
 
 from keras import ops
 
-from keras_seq._backend import scan
+from keras_seq._backend import read, scan
 
 
 def gated_recurrence(projected, kernel, hidden, cell):
@@ -41,11 +41,11 @@ def gated_recurrence(projected, kernel, hidden, cell):
                 ops.concatenate([hidden[None], h[:-1]], axis=0),
                 ops.concatenate([cell[None], c[:-1]], axis=0),
             )
-            return _backward(kernel, before, c, gates, *given)
+            return _backward(kernel, before, h, c, gates, *given)
 
         return (h, c[-1]), grad
 
-    return run(projected, kernel, hidden, cell)
+    return run(*map(read, (projected, kernel, hidden, cell)))
 
 
 def gates_of(pre, cell):
@@ -75,21 +75,32 @@ def _forward(projected, kernel, hidden, cell):
     return scan(step, start, _steps(projected))[1]
 
 
-def _backward(kernel, before, c, gates, d_hidden, d_cell):
+def _backward(kernel, before, h, c, gates, d_hidden, d_cell):
     """Gradients of projected, kernel, and the state before the first step.
+
+    A step that is not finite hands nothing back: its slopes, times a gradient of zero, would be
+    NaN for all steps before it.
 
     Args:
         kernel: as in the forward pass.
         before: hidden and cell before each step.
+        h: hidden after each step.
         c: cell after each step.
         gates: the gates f, g, i, o after their activations, (t, ..., b, n) each.
         d_hidden: gradient of the hidden sequence.
         d_cell: gradient of the last cell.
     """
     f, g, i, o = gates
+    finite = ops.abs(h) <= 1
+
+    def fine(x):
+        return ops.where(finite, x, ops.cast(0, x.dtype))
+
     bent = ops.tanh(c)
-    into_cell = o * (1 - bent * bent)  # of h_t
+    into_cell = fine(o * (1 - bent * bent))  # of h_t
     slopes = (before[1] * f * (1 - f), i * (1 - g * g), g * i * (1 - i), bent * o * (1 - o))
+    slopes, f, d_hidden = [fine(slope) for slope in slopes], fine(f), fine(d_hidden)
+    d_cell = ops.where(finite[-1], d_cell, ops.cast(0, d_cell.dtype))
     axes = list(range(len(kernel.shape)))
     turned = ops.transpose(kernel, [*axes[:-2], axes[-1], axes[-2]])
 

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_seq._backend import largest
+
 
 def sinusoids(distances, units: int, dtype: str):
     """Sines of a distance in the first half of the features, cosines in the second.
@@ -66,5 +68,6 @@ def visibility(length, total, span: int | None, dtype: str, valid=None):
     seen = seen[None, None]
     if valid is not None:
         seen = ops.logical_and(seen, ops.expand_dims(valid > 0, (1, 2)))
-    far = -3e4 if keras.backend.standardize_dtype(dtype) == "float16" else -1e9
-    return ops.cast(ops.where(seen, 0.0, far), dtype)
+    # Half of the largest number: no score reaches it, and their sum is finite.
+    far = -largest(keras.backend.standardize_dtype(dtype)) / 2
+    return ops.where(seen, ops.cast(0, dtype), ops.cast(far, dtype))

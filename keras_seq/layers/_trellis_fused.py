@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_seq._backend import read
 from keras_seq.layers import _time_shift as shift
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_plan import TrellisPlan
@@ -111,7 +112,7 @@ def run_fused_levels(
 
         return (z, c, *levels.collected, *levels.next_hidden, *levels.next_cell), gradient
 
-    z, c, *rest = run(*inputs.tensors())
+    z, c, *rest = run(*map(read, inputs.tensors()))
     count, past = len(plan.collected), plan.levels if return_past else 0
     return z, c, rest[:count], rest[count : count + past], rest[count + past :]
 

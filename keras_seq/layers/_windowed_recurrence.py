@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._backend import read
 from keras_seq.layers._windowed_cells import CELLS
 from keras_seq.layers._written_gradient import once
 
@@ -33,9 +34,8 @@ def windowed_recurrence(
     Returns:
         (b, t, u).
     """
-    tensors = [projected, ops.copy(recurrent_kernel)]  # not the variable itself
-    if inner_bias is not None:
-        tensors.append(inner_bias)
+    given = (projected, recurrent_kernel, inner_bias)
+    tensors = [read(tensor) for tensor in given if tensor is not None]
 
     def forward(tensors):
         cells = CELLS[cell](*tensors[1:])

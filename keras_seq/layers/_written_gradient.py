@@ -1,10 +1,10 @@
 """Gradients that layers write out by hand."""
 
-from keras import ops
+from keras_seq import gradients
 
 
 def once(function, layer: str):
-    """Makes a gradient of a function without arguments; differentiating it again is refused.
+    """`keras_seq.gradients.once` with the words for a layer.
 
     Args:
         function: computes the gradients from tensors that it holds.
@@ -13,17 +13,8 @@ def once(function, layer: str):
     Returns:
         A function that takes every tensor that the gradients depend on.
     """
-
-    @ops.custom_gradient
-    def run(*tensors):
-        results = function()
-
-        def refuse(*arguments, upstream=None):
-            raise NotImplementedError(
-                f"The gradient that {layer} uses in training has no derivative of its own. For "
-                "second derivatives call the layer with `training=False`."
-            )
-
-        return results, refuse
-
-    return run
+    return gradients.once(
+        function,
+        f"The gradient that {layer} uses in training has no derivative of its own. For second "
+        "derivatives call the layer with `training=False`.",
+    )

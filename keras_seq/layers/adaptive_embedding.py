@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_seq._backend import runs_eagerly
 from keras_seq._export import export
 from keras_seq.layers.adaptive_softmax import check_cutoffs, cluster_widths
 
@@ -36,7 +37,9 @@ class AdaptiveEmbedding(keras.layers.Layer):
         `(..., d)`.
 
     Raises:
-        ValueError: if cut-offs do not rise, or a cluster's width would be zero.
+        ValueError: if cut-offs do not rise, or a cluster's width would be zero; for an id outside
+            the vocabulary where ids can be looked at. In a graph the vector of such an id is NaN,
+            so that what is made of it is seen to be wrong.
 
     Example:
 
@@ -103,7 +106,8 @@ class AdaptiveEmbedding(keras.layers.Layer):
         self.built = True
 
     def call(self, ids):
-        ids = ops.cast(ids, "int32")
+        known = known_ids(ids, self.vocabulary_size)
+        ids = ops.where(known, ops.cast(ids, "int32"), 0)
         if len(self.tables) == 1:
             vectors = ops.take(self.tables[0], ids, axis=0)
         else:
@@ -116,7 +120,9 @@ class AdaptiveEmbedding(keras.layers.Layer):
         if self.projections:
             projection = ops.concatenate([ops.transpose(p) for p in self.projections], axis=0)
             vectors = ops.matmul(vectors, projection)
-        return ops.cast(vectors, self.compute_dtype) * self.output_dim**0.5
+        scale = ops.where(known, self.output_dim**0.5, ops.sqrt(ops.where(known, 0.0, -1.0)))
+        vectors = ops.cast(vectors, self.compute_dtype)
+        return vectors * ops.cast(scale, self.compute_dtype)[..., None]
 
     def compute_output_shape(self, ids_shape):
         return (*ids_shape, self.output_dim)
@@ -135,3 +141,24 @@ class AdaptiveEmbedding(keras.layers.Layer):
             "embeddings_initializer": keras.initializers.serialize(self.embeddings_initializer),
             "projection_initializer": keras.initializers.serialize(self.projection_initializer),
         }
+
+
+def known_ids(ids, vocabulary_size: int):
+    """Which ids are in the vocabulary, booleans of their shape.
+
+    Raises:
+        ValueError: eagerly, if there are others. Graphs cannot look at ids.
+    """
+    ids = ops.convert_to_tensor(ids)
+    large = keras.backend.standardize_dtype(ids.dtype) in ("int64", "uint32", "uint64")
+    ids = ops.cast(ids, "int64" if large else "int32")  # a large one must not wrap
+    known = ops.logical_and(ids >= 0, ids < vocabulary_size)
+    if runs_eagerly() and hasattr(ids, "numpy"):
+        outside = ops.convert_to_numpy(ids)[~ops.convert_to_numpy(known)]
+        if outside.size:
+            raise ValueError(
+                f"`ids` must be in [0, {vocabulary_size}), the vocabulary. "
+                f"Received: ids with {sorted(set(outside.tolist()))[:5]} among them. Read the text "
+                "with the vocabulary that the model was made for."
+            )
+    return known

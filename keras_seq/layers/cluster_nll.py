@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_seq._backend import needs_fixed_shapes
+from keras_seq._backend import needs_fixed_shapes, read
 
 
 def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int, dtype: str):
@@ -118,4 +118,4 @@ def cluster_nll(hidden, targets, tokens, start, count, weights, max_logits: int,
 
         return losses, grad
 
-    return nll(hidden, *[array for array in weights if array is not None])
+    return nll(read(hidden), *[read(array) for array in weights if array is not None])

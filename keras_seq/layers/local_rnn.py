@@ -9,6 +9,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq.layers._arguments import check_integer
 from keras_seq.layers._lanes import lanes
+from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
 from keras_seq.layers._windowed_recurrence import windowed_recurrence
@@ -146,10 +147,10 @@ class LocalRNN(CausalLayer):
             padded = ops.pad(x, [[0, 0], [past, 0], [0, 0]])
         else:
             padded = ops.concatenate([ops.cast(initial_state, x.dtype), x], axis=1)
-        if isinstance(self.cell, str):
-            outputs = self._run(padded, length, training)
-        else:
-            outputs = self._run_cell(padded, length, training)
+        run = self._run if isinstance(self.cell, str) else self._run_cell
+        finite = finite_steps(padded)
+        outputs = run(only(finite, padded), length, training)
+        outputs = marked(outputs, seen_lost(finite, past, length, self.window))
         return (outputs, padded[:, length:]) if return_state else outputs
 
     def _run(self, padded, length, training):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq._backend import halves
+from keras_seq._backend import halves, largest
 from keras_seq._export import export
 from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers.causal_layer import CheckedLayer
@@ -159,7 +159,8 @@ class PyramidalTransform(CheckedLayer):
         if self.subsampling == "skip":
             return x[..., ::2]
         size, width = self.window_sizes[level - 1], int(x.shape[-1])
-        outside = float("-inf") if self.subsampling == "max" else 0.0
+        lowest = -largest(keras.backend.standardize_dtype(x.dtype))
+        outside = lowest if self.subsampling == "max" else 0.0
         if width % 2:
             x = _beside(x, 0, 1, outside)
         even_and_odd = halves(x)

@@ -6,6 +6,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers._arguments import check_integer, check_rate
+from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.layers._relative_positions import shift, sinusoids, visibility
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.recorded_attention import record_of_now
@@ -186,6 +187,12 @@ class RelativeAttention(CheckedLayer):
             added = ops.cast(injected[:, past:], dtype)
             context["added"] = added * factors + offset
         if memory is not None:
+            if valid is not None:  # what does not exist may hold anything
+                real = valid > 0
+                memory = only(real, memory)
+                if injected is not None:
+                    old = only(real, injected[:, :past])
+                    injected = ops.concatenate([old, injected[:, past:]], axis=1)
             pairs = ops.matmul(ops.cast(memory, dtype), kernel[:, inner:])
             if injected is not None:
                 pairs = pairs + ops.cast(injected[:, :past, inner:], dtype)
@@ -260,12 +267,41 @@ class RelativeAttention(CheckedLayer):
         distances=None,
         training=None,
     ):
-        batch, length = ops.shape(x)[0], ops.shape(x)[1]
         seed = draw_seed(self.seed_generator).value if training and self.dropout else None
+        return self.attend(x, memory, valid, injected, vectors, position_mask, distances, seed)
+
+    def attend(
+        self,
+        x,
+        memory=None,
+        valid=None,
+        injected=None,
+        vectors=None,
+        position_mask=None,
+        distances=None,
+        dropout_seed=None,
+    ):
+        """Prepares and iterates once; a step that is not finite reaches no step before it.
+
+        Args:
+            x: (b, t, d).
+            memory, valid, injected, vectors, position_mask, distances: see the class.
+            dropout_seed: a seed tensor (2,) from which the dropout mask is drawn; `None` for none.
+        """
+        batch, length = ops.shape(x)[0], ops.shape(x)[1]
+        past = 0 if memory is None else ops.shape(memory)[1]
+        count = None
+        if x.shape[1] != 1:
+            news = None if injected is None else injected[:, past:]
+            finite = finite_steps(x) if news is None else finite_steps(x, news)
+            x, count = only(finite, x), seen_lost(finite, 0, length, self.span)
+            if injected is not None:
+                injected = ops.concatenate([injected[:, :past], only(finite, news)], axis=1)
         context = self.prepare(
-            length, memory, valid, injected, vectors, position_mask, distances, seed, batch
+            length, memory, valid, injected, vectors, position_mask, distances, dropout_seed, batch
         )
-        return self.iterate(x, context)
+        outputs = self.iterate(x, context)
+        return outputs if count is None else marked(outputs, count)
 
     def _cast(self, weight):
         return ops.cast(ops.convert_to_tensor(weight), self.compute_dtype)

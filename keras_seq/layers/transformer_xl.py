@@ -257,7 +257,7 @@ class TransformerXL(CausalLayer):
             if past and state is not None:
                 memory = ops.cast(state["hidden"][:, level, self._kept - past :], x.dtype)
                 memory = ops.stop_gradient(memory) if training else memory
-            x = self._level(level, x, memory, options, seed, batch, length)
+            x = self._level(level, x, memory, options, seed)
         outputs = seeded_dropout(x, self.dropout, seed_of_place(seed, end + 1))
         return (outputs, self._next_state(state, inputs)) if return_state else outputs
 
@@ -280,16 +280,13 @@ class TransformerXL(CausalLayer):
             )
         return options
 
-    def _level(self, level, x, memory, options, seed, batch, length):
+    def _level(self, level, x, memory, options, seed):
         places = [seed_of_place(seed, level * _PLACES + place) for place in range(_PLACES)]
         attention, norm = self.attentions[level], self.attention_norms[level]
         query = x
         if self.normalize_first:
             query, memory = norm(x), None if memory is None else norm(memory)
-        context = attention.prepare(
-            length, memory=memory, dropout_seed=places[0], batch_size=batch, **options
-        )
-        attended = attention.iterate(query, context)
+        attended = attention.attend(query, memory, dropout_seed=places[0], **options)
         x = x + seeded_dropout(attended, self.dropout, places[1])
         x = x if self.normalize_first else norm(x)
 

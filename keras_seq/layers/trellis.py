@@ -10,6 +10,7 @@ from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers import _time_shift as shift
 from keras_seq.layers._arguments import check_integer
+from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers._trellis_fused import folded_input, folds_input, run_fused_levels
 from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
@@ -401,6 +402,15 @@ class TrellisNet(CausalLayer):
             "stretches": stretch_count(self.levels) if self.rematerialize and training else 1,
             "return_past": return_state and kind == "exact",
         }
+        given, count = x, None
+        if x.shape[1] != 1:
+            finite = finite_steps(x)
+            x = only(finite, x)
+            count = seen_lost(finite, 0, ops.shape(x)[1], self.receptive_field)
+
+        def seen(part, count):
+            return part if count is None else marked(part, count)
+
         exact = isinstance(initial_state, dict)
         dense = self.groups is None
         step = exact and x.shape[1] == 1 and dense and self.kernel_size > 1
@@ -420,19 +430,21 @@ class TrellisNet(CausalLayer):
             loop = not self.unroll and not options["return_past"] and input_past is None
             run = run_levels(plan, product, weights, injections, bias, unroll=not loop, **options)
         z, c, collected, next_hidden, next_cell = run
-        results = [z[..., -self.output_units :]]
+        results = [seen(z[..., -self.output_units :], count)]
+        after = None if count is None else count[:, -1:]  # what the state saw
         if return_auxiliary:
-            results.append(ops.stack(collected, axis=1))
+            each = None if count is None else count[:, None]
+            results.append(seen(ops.stack(collected, axis=1), each))
         if return_state and kind == "exact":
             results.append(
                 {
-                    "hidden": _packed(next_hidden),
-                    "cell": _packed(next_cell),
-                    "input": shift.last(x, plan.input_steps, input_past),
+                    "hidden": seen(_packed(next_hidden), after),
+                    "cell": seen(_packed(next_cell), after),
+                    "input": shift.last(given, plan.input_steps, input_past),
                 }
             )
         elif return_state:
-            results.append([z[:, -1], c[:, -1]])
+            results.append([seen(part[:, -1:], after)[:, 0] for part in (z, c)])
         return results[0] if len(results) == 1 else tuple(results)
 
     def _prepare(self, masks):

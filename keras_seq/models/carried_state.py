@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_seq import _replicas
+from keras_seq import _backend, _replicas
 from keras_seq.models import lanes
 
 
@@ -108,9 +108,7 @@ class CarriedState:
                 "or `train_on_batch`, evaluate it with `evaluate` or `test_on_batch`, or call "
                 "`model.carried_state.prepare` before its steps."
             )
-        return keras.tree.map_structure(
-            lambda variable: keras.ops.convert_to_tensor(variable), self._variables[phase]
-        )
+        return keras.tree.map_structure(_backend.read, self._variables[phase])
 
     def write(self, phase: str, state) -> None:
         """Stores a state; no gradient flows from one batch into the one before."""

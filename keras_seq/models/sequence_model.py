@@ -121,6 +121,26 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         """Shape and type of the input, with free batch and length."""
         raise NotImplementedError
 
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the model as a `.keras` file, see `keras.Model.save`.
+
+        Args:
+            filepath: where to.
+            overwrite: of `keras.Model.save`.
+            zipped: of `keras.Model.save`.
+            **kwargs: of `keras.Model.save`.
+
+        Raises:
+            ValueError: for Keras' old format, before anything is written.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"`filepath` must end in .keras: the old format .h5 cannot hold a "
+                f"{type(self).__name__}, it would not load. Received: filepath={str(filepath)!r}. "
+                "For the weights alone use `save_weights` and a name that ends in .weights.h5."
+            )
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
     def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
         """Exports the model for inference, by default with free batch size and length.
 

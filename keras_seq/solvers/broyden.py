@@ -1,8 +1,9 @@
 """Broyden's method with limited memory."""
 
+import keras
 from keras import ops
 
-from keras_seq._backend import after, own_zeros, traced_for_xla, write_rows
+from keras_seq._backend import after, largest, own_zeros, traced_for_xla, write_rows
 from keras_seq._export import export
 from keras_seq.solvers.solver import Solver
 
@@ -156,7 +157,7 @@ class Broyden(Solver):
             return super().advance(evaluate, z, g, state, step)
         start = ops.sum(g * g, axis=1, keepdims=True)
         _, (state,) = self.propose(z, g, state, step)
-        full = state["dz"]
+        full, huge = state["dz"], largest(keras.backend.standardize_dtype(z.dtype))
 
         def accepted(scale, value):
             enough = value <= (1 - _ARMIJO * scale) * start
@@ -165,7 +166,7 @@ class Broyden(Solver):
         def measure(scale):
             trial = evaluate(z + scale * full)
             value = ops.sum(trial * trial, axis=1, keepdims=True)
-            return trial, ops.where(ops.isfinite(value), value, float("inf"))
+            return trial, ops.where(ops.isfinite(value), value, huge)
 
         def searching(trials, scale, trial, value):
             enough = ops.all(accepted(scale, value))
@@ -173,11 +174,10 @@ class Broyden(Solver):
 
         def shorten(trials, scale, trial, value):
             # The minimum of the parabola through both ends and the expected slope at the start.
-            bend = ops.where(ops.isfinite(value), value, 1) - start * (1 - scale)
+            known = value < huge
+            bend = ops.where(known, value, 1) - start * (1 - scale)
             parabola = start * scale * scale / (2 * ops.where(bend > 0, bend, 1))
-            shorter = ops.where(
-                ops.isfinite(value), ops.clip(parabola, 0.1 * scale, 0.5 * scale), 0.1 * scale
-            )
+            shorter = ops.where(known, ops.clip(parabola, 0.1 * scale, 0.5 * scale), 0.1 * scale)
             keep = accepted(scale, value)
             shorter = ops.where(keep, scale, shorter)
             again, size = measure(shorter)

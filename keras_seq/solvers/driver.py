@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_seq._backend import largest
 from keras_seq.solvers.registry import get
 from keras_seq.solvers.solver import Solver
 
@@ -53,7 +54,7 @@ class Solution(NamedTuple):
 
     Attributes:
         value: the iterate of each sample with the lowest residual, in the shape and type of `z0`.
-        residual: (b,) its residual, in the measure of the stop.
+        residual: (b,) its residual, in the measure of the stop; infinite where f was not finite.
         steps: (b,) int32, steps until the sample stopped.
         status: (b,) int32, see `Status`.
         evaluations: scalar int32, how often f was evaluated.
@@ -124,21 +125,23 @@ def solve(
         value = f(ops.cast(ops.reshape(z, shape), kind))
         return ops.reshape(ops.cast(value, wide), (batch, size)) - z
 
+    huge = largest(wide)
+
     def measure(z, g):
-        """The residual in the stop's measure, and |g|; infinite where not finite."""
+        """The residual in the stop's measure, and |g|; the largest number where not finite."""
         length = ops.sqrt(ops.sum(g * g, axis=1))
         residual = length
         if stop == "relative":
             value = z + g
             residual = length / (ops.sqrt(ops.sum(value * value, axis=1)) + 1e-9)
         fine = ops.isfinite(residual)
-        return ops.where(fine, residual, float("inf")), ops.where(fine, length, float("inf"))
+        return ops.where(fine, residual, huge), ops.where(fine, length, huge)
 
     g = evaluate(start)
     residual, length = measure(start, g)
     running = ops.zeros((batch,), "int32") + Status.MAX_STEPS
     status = ops.where(residual <= tolerance, int(Status.CONVERGED), running)
-    status = ops.where(ops.isinf(residual), int(Status.NOT_FINITE), status)
+    status = ops.where(residual >= huge, int(Status.NOT_FINITE), status)
     variables: dict[str, Any] = {
         "step": ops.zeros((), "int32"),
         "evaluations": ops.ones((), "int32"),
@@ -177,7 +180,7 @@ def solve(
 
         ending = ops.where(step - marked >= PATIENCE, int(Status.STAGNATED), running)
         ending = ops.where(size_now > EXPLOSION * length, int(Status.DIVERGED), ending)
-        ending = ops.where(ops.isinf(now), int(Status.NOT_FINITE), ending)
+        ending = ops.where(now >= huge, int(Status.NOT_FINITE), ending)
         ending = ops.where(now <= tolerance, int(Status.CONVERGED), ending)
         status = ops.where(active, ending, v["status"])
         # Branches, since the usual case, all samples better and none finished, copies nothing.
@@ -219,10 +222,11 @@ def solve(
     traced = None
     if trace:
         taken = ops.arange(max_steps + 1, dtype="int32") <= v["step"]
-        traced = ops.transpose(ops.where(taken[:, None], v["trace"], v["lowest"][None]))
+        traced = ops.where(taken[:, None], v["trace"], v["lowest"][None])
+        traced = ops.transpose(infinite_at(huge, traced))
     return Solution(
         value=ops.cast(ops.reshape(v["best"], shape), kind),
-        residual=v["lowest"],
+        residual=infinite_at(huge, v["lowest"]),
         steps=v["steps"],
         status=v["status"],
         evaluations=v["evaluations"],
@@ -234,6 +238,11 @@ def solve(
             for i, wanted in enumerate(keep)
         ],
     )
+
+
+def infinite_at(huge: float, x):
+    """Non-negative numbers with infinity in place of `huge`, made only where it is."""
+    return ops.where(x < huge, x, x + x)
 
 
 def check_limits(max_steps, tolerance, stop, names=("max_steps", "tolerance", "stop")):

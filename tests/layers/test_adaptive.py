@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+import keras_seq
 from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, cluster_nll
 
 MODES = {
@@ -367,3 +368,16 @@ def test_errors():
         head = AdaptiveSoftmax(10, [5], form="projected", tied=True, div_value=2)
         head.nll(normal(3, 4), np.zeros(3), tables=[normal(10, 4)])
     layer_checks.check_unknown_argument_refused(AdaptiveSoftmax, vocabulary_size=5)
+
+
+@pytest.mark.parametrize("div_value", [1, 2])
+def test_ids_outside_the_vocabulary_are_refused_or_give_nan(div_value):
+    embedding = keras_seq.layers.AdaptiveEmbedding(10, 8, cutoffs=[4, 7], div_value=div_value)
+    embedding(np.array([0, 9]))
+    for bad in (-1, 10, 2**32 + 1):
+        ids = tf.constant([1, bad], "int64")
+        with pytest.raises(ValueError, match=r"`ids` must be in \[0, 10\)"):
+            embedding(ids)
+        for jit in (False, True):
+            vectors = tf.function(embedding, jit_compile=jit)(ids).numpy()
+            assert np.isfinite(vectors[0]).all() and np.isnan(vectors[1]).all()

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+import keras_seq
 from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 from keras_seq.solvers import Broyden, Status
 
@@ -380,3 +381,34 @@ def test_memory_does_not_grow_with_the_steps():
     few, many = peak("implicit", 10), peak("implicit", 160)
     assert many <= 1.02 * few
     assert peak("unrolled", 160) > 1.5 * many
+
+
+@pytest.mark.parametrize("gradient", ["implicit", "one_step", "phantom"])
+@pytest.mark.parametrize("solver", ["broyden", "fixed_point"])
+def test_second_derivatives_are_refused_eagerly_too(solver, gradient):
+    """Eagerly too, where a tape would take what the solver found for a constant."""
+    layer = keras_seq.layers.DeepEquilibrium(
+        keras_seq.layers.DEQTrellisCell(4, 3), solver=solver, gradient=gradient, max_steps=4
+    )
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 3)), "float32")
+
+    def second(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = tf.reduce_sum(layer(x, training=True))
+            first = tf.reduce_sum(tape.gradient(y, x))
+        return outer.gradient(first, x)
+
+    for run in (second, tf.function(second)):
+        with pytest.raises(NotImplementedError, match="second derivative"):
+            run(x)
+
+
+def test_the_old_format_is_refused_by_models_before_anything_is_written(tmp_path):
+    model = keras_seq.models.LanguageModel(9, 4, keras_seq.layers.LSTM(4))
+    model.build((None, None))
+    with pytest.raises(ValueError, match="`filepath` must end in .keras"):
+        model.save(tmp_path / "model.h5")
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from layer_checks import (
     wrap,
 )
 
+import keras_seq
 from keras_seq.layers import (
     LSTM,
     PRU,
@@ -273,3 +274,13 @@ def test_state_kinds_and_errors():
         PRU(8, weight_dropout=1.0)
     with pytest.raises(ValueError, match=r"must have shape \(b, t, d\)"):
         PRU(8).build((2, 4))
+
+
+def test_the_old_format_of_keras(tmp_path):
+    """It hands over `keras.layers.average` for the word."""
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, keras_seq.layers.PRU(4)(inputs))
+    model.save(tmp_path / "model.h5")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+    np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6)
