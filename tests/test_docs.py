@@ -9,10 +9,15 @@ import os
 import pkgutil
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tomllib
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -34,6 +39,12 @@ class Block:
     text: str
     line: int
     before: str
+
+    @property
+    def title(self) -> str:
+        """The file that the block is; empty for a block that is none."""
+        found = re.search(r'\btitle="(.*?)"', " ".join(self.info))
+        return found[1] if found else ""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -96,19 +107,72 @@ def at_most(steps: int, fit):
 
 @pages
 def test_code_runs(page, tmp_path, monkeypatch):
-    """Every `python` block runs, in order and in one namespace; `python notest` is left out."""
+    """Every `python` block runs, in order; `python notest` is left out.
+
+    A block with a `title`, the path of a file, is that module. The others share one namespace.
+    """
     blocks = [b for b in blocks_of(page) if b.info[:1] == ("python",) and "notest" not in b.info]
     if not blocks:
         pytest.skip("no code on this page")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KERAS_SEQ_DATA", raising=False)  # a page's reader need not have set it
-    namespace = {"__name__": "__main__"}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     if page.name == "README.md":  # its training takes minutes
         monkeypatch.setattr(keras.Model, "fit", at_most(10, keras.Model.fit))
     with registries_kept(), contextlib.redirect_stdout(io.StringIO()):
         for block in blocks:
             source = "\n" * block.line + block.text  # so that a traceback shows the page's own line
-            exec(compile(source, str(page), "exec"), namespace)
+            names = module_at(block.title, monkeypatch) if block.title else namespace
+            exec(compile(source, str(page), "exec"), names)
+            if block.title.startswith("tests/"):
+                for name in [name for name in names if name.startswith("test_")]:
+                    names[name]()
+
+
+def module_at(path: str, monkeypatch) -> dict[str, Any]:
+    """The names of a file that a page shows, which is a module until the test ends."""
+    parts = path.removesuffix(".py").split("/")
+    if parts[0] == "tests":
+        parts = parts[-1:] if parts[-1].startswith("test_") else parts[1:]
+    elif parts[0] != "keras_seq":
+        parts.insert(0, "keras_seq")
+    module = types.ModuleType(".".join(parts))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return vars(module)
+
+
+@pytest.fixture(scope="module")
+def with_files_of_pages(tmp_path_factory):
+    """A copy of the package and its tests with the files that pages show, and their paths."""
+    folder = tmp_path_factory.mktemp("tree")
+    left_out = shutil.ignore_patterns("shipped", "golden", "__pycache__")
+    for name in ("keras_seq", "zoo", "pipelines", "tuning", "tests", "typings"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=left_out)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    files = {block.title: block.text for page in PAGES for block in blocks_of(page) if block.title}
+    assert len(files) >= 5
+    for path, text in files.items():
+        assert not (folder / path).exists(), f"{path} exists"
+        (folder / path).write_text(text)
+    return folder, list(files)
+
+
+def check_by(command: list[str], folder: Path) -> None:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert not result.returncode, result.stdout + result.stderr
+
+
+def test_files_of_pages_are_tidy(with_files_of_pages):
+    folder, paths = with_files_of_pages
+    ruff = [sys.executable, "-m", "ruff"]
+    check_by([*ruff, "check", "--no-cache", *paths], folder)
+    check_by([*ruff, "format", "--no-cache", "--check", *paths], folder)
+
+
+def test_files_of_pages_have_types(with_files_of_pages):
+    folder, paths = with_files_of_pages
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+    check_by([*command, *paths], folder)
 
 
 @pages
@@ -235,6 +299,20 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
     on_disk = {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
     assert listed == on_disk
+
+
+def test_what_the_site_publishes():
+    """Pages and pictures; what makes them, and what they are made of, stays away."""
+    config = (ROOT / "mkdocs.yml").read_text()
+    (listed,) = re.findall(r"^exclude_docs: \|\n((?:  .*\n)+)", config, re.M)
+    patterns = listed.split()
+    for file in DOCS.rglob("*"):
+        path = f"/{file.relative_to(DOCS)}"
+        if file.is_dir() or "__pycache__" in path:
+            continue
+        excluded = any(path.startswith(p) or file.match(p) for p in patterns)
+        published = file.suffix == ".md" or path.startswith("/images/")
+        assert published != excluded, path
 
 
 def test_pictures_are_described():

@@ -6,7 +6,7 @@ its slots. `keras_seq.convert.reference` fills them.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ class Unused:
     name: str
 
 
-Mapping = Callable[[Any, str], list[Slot | Unused]]
+Mapping = Callable[[Any, str], Sequence[Slot | Unused]]
 _MAPPINGS: list[tuple[type, dict[str, type], Mapping]] = []
 
 
@@ -141,7 +141,7 @@ def slots(target: Any, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
     for cls, parts, function in reversed(_MAPPINGS):
         fits = all(isinstance(getattr(target, name, None), kind) for name, kind in parts.items())
         if isinstance(target, cls) and fits:
-            return function(target, prefix)
+            return list(function(target, prefix))
     known = sorted({cls.__name__ for cls, _, _ in _MAPPINGS})
     raise ValueError(
         f"`model` must be of a class with a mapping to reference weights: {', '.join(known)} (or a "
