@@ -16,7 +16,7 @@ def check_integer(name: str, value, least: int = 1) -> int:
 
 def check_rate(rate, name: str = "rate") -> float:
     """Returns a dropout rate as a float, after a check that it lies in [0, 1)."""
-    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+    if not isinstance(rate, numbers.Real) or not 0 <= float(rate) < 1:
         raise ValueError(
             f"`{name}` must be a number in [0, 1). Received: {name}={rate}. "
             "It is the share of values that are dropped."

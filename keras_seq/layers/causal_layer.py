@@ -24,7 +24,7 @@ class CheckedLayer(FrozenParts, keras.layers.Layer):
     """
 
     axes: tuple[str, ...] = ("...", "d")
-    input_features: int | None = None
+    input_features: Any = None
 
     def build(self, input_shape):
         self.check_shape(input_shape, known=True)

@@ -1,37 +1,40 @@
 """Arguments: NumPy's numbers are as good as Python's; Keras' image format does not matter."""
 
 import json
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from small_layers import WIDTH, sequence
 
 from keras_seq import layers, models, optimizers, solvers
-from tests.small_layers import WIDTH, sequence
 
-eight, tenth = np.int64(8), np.float32(0.1)
+# Arguments are noted as Python's numbers, which NumPy's are not to a checker of types.
+numpy: Any = np
+eight, tenth, pair = numpy.int64(8), numpy.float32(0.1), numpy.array([1, 2])
 cases = {
-    "TCN": lambda: layers.TCN(eight, np.int32(2), dropout=tenth, dilation_rates=np.array([1, 2])),
+    "TCN": lambda: layers.TCN(eight, numpy.int32(2), dropout=tenth, dilation_rates=pair),
     "TCN, widths": lambda: layers.TCN((eight, 4)),
-    "LSTM": lambda: layers.LSTM(eight, weight_dropout=tenth, seed=np.int64(3)),
-    "TrellisNet": lambda: layers.TrellisNet(eight, eight, np.int64(3), dilation_rate=(eight, 1)),
-    "Transformer": lambda: layers.Transformer(eight, np.int64(1), np.int64(2), span=eight),
-    "SelfAttention": lambda: layers.SelfAttention(np.int64(2), span=eight),
-    "LocalRNN": lambda: layers.LocalRNN(eight, window=np.int16(3)),
+    "LSTM": lambda: layers.LSTM(eight, weight_dropout=tenth, seed=numpy.int64(3)),
+    "TrellisNet": lambda: layers.TrellisNet(eight, eight, numpy.int64(3), dilation_rate=(eight, 1)),
+    "Transformer": lambda: layers.Transformer(eight, numpy.int64(1), numpy.int64(2), span=eight),
+    "SelfAttention": lambda: layers.SelfAttention(numpy.int64(2), span=eight),
+    "LocalRNN": lambda: layers.LocalRNN(eight, window=numpy.int16(3)),
     "DeepEquilibrium": lambda: layers.DeepEquilibrium(
-        layers.DEQTrellisCell(eight, np.int64(3)),
+        layers.DEQTrellisCell(eight, numpy.int64(3)),
         max_steps=eight,
-        tolerance=np.float32(1e-3),
-        correction_steps=[np.int64(2)],
+        tolerance=numpy.float32(1e-3),
+        correction_steps=[numpy.int64(2)],
     ),
-    "AdaptiveSoftmax": lambda: layers.AdaptiveSoftmax(eight, cutoffs=np.array([2, 4])),
+    "AdaptiveSoftmax": lambda: layers.AdaptiveSoftmax(eight, cutoffs=numpy.array([2, 4])),
     "LanguageModel": lambda: models.LanguageModel(
-        eight, eight, layers.PRU(eight), output_dropout=tenth, history=np.int64(1)
+        eight, eight, layers.PRU(eight), output_dropout=tenth, history=numpy.int64(1)
     ),
     "FrameModel": lambda: models.FrameModel(layers.TCN(4, 2), notes=eight, input_dropout=tenth),
-    "Adam": lambda: optimizers.Adam(np.float32(1e-3), clipnorm=np.float64(1), l2=tenth),
+    "Adam": lambda: optimizers.Adam(numpy.float32(1e-3), clipnorm=numpy.float64(1), l2=tenth),
     "RAdam": lambda: optimizers.RAdam(learning_rate=tenth),
-    "Anderson": lambda: solvers.Anderson(memory=np.int64(3)),
+    "Anderson": lambda: solvers.Anderson(memory=numpy.int64(3)),
 }
 
 
@@ -44,7 +47,8 @@ def test_numbers_of_numpy(name):
 
 
 def test_what_is_no_integer_is_refused():
-    for wrong in (np.bool_(True), True, np.float32(8), 8.0, "8"):
+    wrongs: list[Any] = [numpy.bool_(True), True, numpy.float32(8), 8.0, "8"]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="`units` must be an integer of at least 1. Received"):
             layers.LSTM(wrong)
 

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from small_layers import CAUSAL, WIDTH, each_of, sequence
 
 from keras_seq import layers
-from tests.small_layers import CAUSAL, WIDTH, each_of, sequence
 
 every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 flatten, each = keras.tree.flatten, keras.tree.map_structure

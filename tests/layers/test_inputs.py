@@ -5,9 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-
-from keras_seq import layers, models
-from tests.small_layers import (
+from small_layers import (
     CAUSAL,
     PARTS,
     WIDTH,
@@ -16,6 +14,8 @@ from tests.small_layers import (
     public_layers,
     sequence,
 )
+
+from keras_seq import layers, models
 
 every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 every_part = pytest.mark.parametrize("name", each_of(PARTS))

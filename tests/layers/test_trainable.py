@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
+from small_layers import CAUSAL, PARTS, WIDTH, each_of, sequence
 
 from keras_seq import layers, models
-from tests.small_layers import CAUSAL, PARTS, WIDTH, each_of, sequence
 
 MAKE = {**CAUSAL, **PARTS}
 every = pytest.mark.parametrize("name", each_of(MAKE))

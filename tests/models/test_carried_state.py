@@ -41,9 +41,8 @@ def lanes(size, windows=WINDOWS, seed=0):
 
 def in_windows(size, windows=WINDOWS, seed=0):
     """The same as arrays of windows, one batch below the other."""
-    return tuple(
-        np.concatenate(np.split(part, windows, axis=1)) for part in lanes(size, windows, seed)
-    )
+    x, y = (np.concatenate(np.split(part, windows, 1)) for part in lanes(size, windows, seed))
+    return x, y
 
 
 def dataset(x, y, size):
