@@ -12,7 +12,6 @@ from keras import ops
 
 from keras_seq._backend import largest, read
 from keras_seq._random import DrawnSeed, bernoulli_mask
-from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.layers._seeded_dropout import seed_of_place
 from keras_seq.layers._written_gradient import once
 
@@ -45,15 +44,13 @@ def attend(query, key, value, valid, causal, span, rate, seed, written_gradient,
         in_blocks: whether long sequences may be split.
 
     Returns:
-        (b, h, t, u), and the list of the probabilities (b, h, t, s) before dropout; in blocks and
-        with the written gradient the list is empty. What a query does not see reaches neither its
-        output nor gradients, be it infinite or NaN.
+        (b, h, t, u), and the list of the probabilities (b, h, t, s) of all blocks before dropout;
+        with the written gradient the list is empty.
     """
     blocks = _blocks(query.shape[2], key.shape[2], causal, span) if in_blocks else None
     if blocks is None:
         blocks = [_Block(0, ops.shape(query)[2], 0, ops.shape(key)[2])]
     ahead = ops.shape(key)[2] - ops.shape(query)[2]
-    query, key, value, lost = _without_lost(query, key, value, valid, causal, span, ahead)
     masks = []
     if seed is not None and rate:
         for place, block in enumerate(blocks):
@@ -79,11 +76,7 @@ def attend(query, key, value, valid, causal, span, rate, seed, written_gradient,
         return ops.concatenate(pooled, axis=2) if len(pooled) > 1 else pooled[0], kept
 
     if not written_gradient:
-        pooled, kept = forward(*tensors)
-        if lost is None:
-            return pooled, kept
-        # Of several blocks nobody asks for the probabilities.
-        return marked(pooled, lost), [marked(part, lost) for part in kept if len(kept) == 1]
+        return forward(*tensors)
 
     @ops.custom_gradient
     def run(*tensors):
@@ -102,30 +95,7 @@ def attend(query, key, value, valid, causal, span, rate, seed, written_gradient,
 
         return pooled, gradient
 
-    pooled = run(*map(read, tensors))
-    return pooled if lost is None else marked(pooled, lost), []
-
-
-def _without_lost(query, key, value, valid, causal, span, ahead):
-    """Queries, keys and values without what is not to be seen, and how much of it was lost.
-
-    Returns:
-        The three tensors with zeros at steps that are masked, and at steps that are not finite if
-        some query does not see them; and (b, h, t), how many of the latter each query sees, or
-        `None`.
-    """
-    if valid is not None:
-        real = (valid > 0)[:, None]
-        key, value = only(real, key), only(real, value)
-    if query.shape[2] == 1 or (valid is None and not causal):  # a query sees all that is left
-        return query, key, value, None
-    own = finite_steps(query)
-    query, count = only(own, query), ops.where(own, 0.0, 1.0)
-    if causal:
-        finite = finite_steps(key, value)
-        key, value = only(finite, key), only(finite, value)
-        count = count + seen_lost(finite, ahead, ops.shape(query)[2], span)
-    return query, key, value, count
+    return run(*map(read, tensors)), []
 
 
 def _blocks(length, total, causal, span):

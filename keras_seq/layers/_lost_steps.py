@@ -23,30 +23,29 @@ def finite_steps(*tensors):
 def only(steps, tensor):
     """(..., t, d) with zeros at all but some steps, booleans (..., t)."""
     # Never turned round: optimizers take `not (x <= y)` for `x > y`, which does not hold for NaN.
-    return ops.where(steps[..., None], tensor, ops.cast(0, tensor.dtype))
+    return ops.where(ops.expand_dims(steps, -1), tensor, ops.cast(0, tensor.dtype))
 
 
 def seen_lost(finite, ahead, length, span: int | None):
     """How many steps that are not finite each query sees.
 
     Args:
-        finite: (..., s) booleans; the last t of the s steps are those of the queries.
+        finite: (b, s) booleans; the last t of the s steps are those of the queries.
         ahead: s - t.
         length: t.
         span: how many steps a query sees, its own included; `None` for all.
 
     Returns:
-        (..., t), float32.
+        (b, t), float32.
     """
-    count = ops.cumsum(ops.where(finite, 0.0, 1.0), axis=-1)
+    count = ops.cumsum(ops.where(finite, 0.0, 1.0), axis=1)
     if span is None:
-        return count[..., ahead:]
-    padding = [[0, 0]] * (len(count.shape) - 1) + [[span, 0]]
-    return count[..., ahead:] - ops.pad(count, padding)[..., ahead : ahead + length]
+        return count[:, ahead:]
+    return count[:, ahead:] - ops.pad(count, [[0, 0], [span, 0]])[:, ahead : ahead + length]
 
 
 def marked(outputs, count):
     """NaN in the outputs (..., t, d) that saw steps that are not finite, from `seen_lost`."""
     # A root, for a NaN that is a constant would be one in a healthy graph too.
     nan = ops.cast(ops.sqrt(-count), outputs.dtype)
-    return ops.where((count > 0)[..., None], nan[..., None], outputs)
+    return ops.where(ops.expand_dims(count > 0, -1), ops.expand_dims(nan, -1), outputs)

@@ -7,6 +7,7 @@ from keras_seq._export import export
 from keras_seq._random import draw_seed
 from keras_seq.layers._arguments import check_rate
 from keras_seq.layers._causal_attention import attend
+from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.layers._products import matrix_product
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
@@ -159,14 +160,20 @@ class SelfAttention(CausalLayer):
             self._check_causal()
         if dropout_seed is None and training and self.dropout:
             dropout_seed = draw_seed(self.seed_generator).value
-        query, key, value = ops.split(matrix_product(x, self.kernel) + self.bias, 3, axis=-1)
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
+        joined, finite = self._kept(matrix_product(x, self.kernel) + self.bias, mask)
+        query, key, value = ops.split(joined, 3, axis=-1)
         valid = None if mask is None else ops.cast(mask, self.compute_dtype)
         if initial_state is not None:
             given = {name: ops.cast(part, x.dtype) for name, part in initial_state.items()}
             now = ops.ones((batch, length), x.dtype) if valid is None else valid
-            key = ops.concatenate([given["keys"], key], axis=1)
-            value = ops.concatenate([given["values"], value], axis=1)
+            past = [given["keys"], given["values"]]
+            if finite is not None:
+                before = finite_steps(*past)
+                past = [only(before, part) for part in past]
+                finite = ops.concatenate([before, finite], axis=1)
+            key = ops.concatenate([past[0], key], axis=1)
+            value = ops.concatenate([past[1], value], axis=1)
             valid = ops.concatenate([given["valid"], now], axis=1)
 
         query = query * (self.features // self.heads) ** -0.5
@@ -184,15 +191,41 @@ class SelfAttention(CausalLayer):
             written_gradient=bool(training) and not whole,
             in_blocks=not whole,
         )
+        pooled = ops.reshape(ops.transpose(pooled, (0, 2, 1, 3)), (-1, length, self.features))
+        outputs = matrix_product(pooled, self.output_kernel) + self.output_bias
+        if finite is not None:
+            count = seen_lost(finite, ops.shape(key)[1] - length, length, self.span)
+            outputs = marked(outputs, count)
+            if whole:
+                probabilities = [marked(probabilities[0], count[:, None])]
+            if return_state:  # later steps must see what was lost
+                key = marked(key, ops.where(finite, 0.0, 1.0))
         if record is not None:
             record[self.path] = probabilities[0]
-        pooled = ops.reshape(ops.transpose(pooled, (0, 2, 1, 3)), (-1, length, self.features))
-        results = [matrix_product(pooled, self.output_kernel) + self.output_bias]
+        results = [outputs]
         if return_probabilities:
             results.append(probabilities[0])
         if return_state:
             results.append(self._state(key, value, valid))
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _kept(self, joined, mask):
+        """Queries, keys and values with zeros at steps that some query must not see.
+
+        These are masked steps and, where not every query sees all steps, those that are not finite.
+
+        Returns:
+            The tensor (b, t, 3 d); and which steps are finite or masked, (b, t), or `None` if each
+            query sees all that is left.
+        """
+        real = None if mask is None else ops.cast(mask, "bool")
+        if not self.causal or joined.shape[1] == 1:
+            return joined if real is None else only(real, joined), None
+        finite = finite_steps(joined)
+        if real is None:
+            return only(finite, joined), finite
+        joined = only(ops.logical_and(finite, real), joined)
+        return joined, ops.logical_or(finite, ops.logical_not(real))
 
     def _split(self, tensor):
         """From (b, t, d) to (b, h, t, d / h)."""

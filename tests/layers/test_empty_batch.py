@@ -116,7 +116,7 @@ CASES = {
     "UnbiasedLayerNormalization": (lambda: layers.UnbiasedLayerNormalization(), VECTORS),
     "VariationalDropout": (lambda: layers.VariationalDropout(0.3), VECTORS),
 }
-ABSTRACT = {"SoftmaxHead"}
+ABSTRACT = {"CausalLayer", "SoftmaxHead"}
 
 
 def public(part) -> set[str]:
