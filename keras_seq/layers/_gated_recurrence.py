@@ -91,16 +91,9 @@ def _backward(kernel, before, h, c, gates, d_hidden, d_cell):
         d_cell: gradient of the last cell.
     """
     f, g, i, o = gates
-    finite = ops.abs(h) <= 1
-
-    def fine(x):
-        return ops.where(finite, x, ops.cast(0, x.dtype))
-
     bent = ops.tanh(c)
-    into_cell = fine(o * (1 - bent * bent))  # of h_t
+    into_cell = o * (1 - bent * bent)  # of h_t
     slopes = (before[1] * f * (1 - f), i * (1 - g * g), g * i * (1 - i), bent * o * (1 - o))
-    slopes, f, d_hidden = [fine(slope) for slope in slopes], fine(f), fine(d_hidden)
-    d_cell = ops.where(finite[-1], d_cell, ops.cast(0, d_cell.dtype))
     axes = list(range(len(kernel.shape)))
     turned = ops.transpose(kernel, [*axes[:-2], axes[-1], axes[-2]])
 
@@ -108,9 +101,14 @@ def _backward(kernel, before, h, c, gates, d_hidden, d_cell):
         dh, dc, _ = carry
         dh = dh + d_hidden[t]
         dc = dc + dh * into_cell[t]
-        parts = [d * slope[t] for d, slope in zip((dc, dc, dc, dh), slopes, strict=True)]
+        finite = ops.abs(h[t]) <= 1
+
+        def fine(x):
+            return ops.where(finite, x, ops.cast(0, x.dtype))
+
+        parts = [fine(d * slope[t]) for d, slope in zip((dc, dc, dc, dh), slopes, strict=True)]
         d_pre = ops.concatenate(parts, axis=-1)
-        carry = (ops.matmul(d_pre, turned), dc * f[t], d_pre)
+        carry = (ops.matmul(d_pre, turned), fine(dc * f[t]), d_pre)
         return carry, carry
 
     nothing = ops.zeros_like(d_cell)
