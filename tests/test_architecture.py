@@ -12,14 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What each part of the package may import besides itself. `base` is the private modules
 # keras_seq/_*.py; nothing may import `cli` but `__main__`.
-_MODEL_PARTS = {"base", "solvers", "gradients", "layers", "losses", "metrics", "optimizers"}
+_MODEL_PARTS = {"base", "solvers", "gradients", "ops", "layers", "losses", "metrics", "optimizers"}
 ARROWS = {
     "base": set(),
     "solvers": {"base"},
     "gradients": {"base", "solvers"},
-    "layers": {"base", "solvers", "gradients"},
+    "ops": {"base", "gradients"},
+    "layers": {"base", "solvers", "gradients", "ops", "metrics"},
     "losses": {"base"},
-    "metrics": {"base"},
+    "metrics": {"base", "solvers"},
     "optimizers": {"base"},
     "models": _MODEL_PARTS,
     "zoo": _MODEL_PARTS | {"models"},
@@ -38,7 +39,7 @@ ARROWS = {
 }
 
 # Parts that run on any backend of Keras.
-NO_TENSORFLOW = ("layers", "losses", "metrics", "solvers", "zoo")
+NO_TENSORFLOW = ("layers", "losses", "metrics", "ops", "solvers", "zoo")
 
 # Installed by an extra, or slow to import: only inside the function that needs it.
 ONLY_INSIDE_FUNCTIONS = (

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_seq.layers import DeepEquilibrium, TrellisNet
-from keras_seq.layers._outline import Part, Residual
+from keras_seq.layers.outline import Part, Residual
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 

@@ -30,16 +30,16 @@ from keras_seq.layers.transformer import Transformer as Transformer
 from keras_seq.layers.transformer_block import TransformerBlock as TransformerBlock
 from keras_seq.layers.transformer_xl import TransformerXL as TransformerXL
 from keras_seq.layers.trellis import TrellisNet as TrellisNet
-from keras_seq.layers.trellis_gates import GRUGates as GRUGates
-from keras_seq.layers.trellis_gates import LSTMGates as LSTMGates
-from keras_seq.layers.trellis_gates import RNNGates as RNNGates
 from keras_seq.layers.unbiased_layer_norm import (
     UnbiasedLayerNormalization as UnbiasedLayerNormalization,
 )
 from keras_seq.layers.variational_dropout import VariationalDropout as VariationalDropout
-from keras_seq.layers.weight_drop import weight_drop as weight_drop
-from keras_seq.layers.weight_drop import weight_drop_mask as weight_drop_mask
-from keras_seq.layers.weight_norm import weight_normalize as weight_normalize
+from keras_seq.ops.trellis.gates import GRUGates as GRUGates
+from keras_seq.ops.trellis.gates import LSTMGates as LSTMGates
+from keras_seq.ops.trellis.gates import RNNGates as RNNGates
+from keras_seq.ops.weight_drop import weight_drop as weight_drop
+from keras_seq.ops.weight_drop import weight_drop_mask as weight_drop_mask
+from keras_seq.ops.weight_norm import weight_normalize as weight_normalize
 
 __all__ = [
     "AdaptiveEmbedding",

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.layers.cluster_nll import cluster_nll
 from keras_seq.layers.softmax_head import SoftmaxHead, _describe
+from keras_seq.ops.cluster_nll import cluster_nll
 
 FORMS = ("split", "projected", "torch")
 

@@ -19,8 +19,8 @@ from keras_seq.layers._equilibrium import (
     merged,
     unrolled,
 )
-from keras_seq.layers._solver_metrics import counted, solver_metrics, update
 from keras_seq.layers.causal_layer import CausalLayer, CheckedLayer
+from keras_seq.metrics.solver_metrics import counted, solver_metrics, update
 
 GRADIENTS = ("implicit", "one_step", "phantom", "unrolled")
 

@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_choice, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_choice, check_rate
 from keras_seq.layers.causal_layer import EquilibriumCell
-from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
-from keras_seq.layers.weight_norm import direction_norm, weight_normalize
+from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
+from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 STATE_KINDS = ("exact", "history")
 

@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import activation_config, check_rate, get_activation
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import activation_config, check_rate, get_activation
-from keras_seq.layers._lanes import lanes
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._seeded_dropout import seeded_mask
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.local_rnn import fan_in_uniform
+from keras_seq.ops.lanes import lanes
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.seeded_dropout import seeded_mask
 
 
 @export("keras_seq.layers.FeedForward")

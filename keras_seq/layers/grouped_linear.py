@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_integer
 from keras_seq.layers.causal_layer import CheckedLayer
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_integer
-from keras_seq.layers._lanes import lanes
-from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._windowed_cells import BLOCKS, projection_bias
-from keras_seq.layers._windowed_recurrence import windowed_recurrence
 from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.ops.lanes import lanes
+from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.windowed_cells import BLOCKS, projection_bias
+from keras_seq.ops.windowed_recurrence import windowed_recurrence
 
 
 @export("keras_seq.layers.LocalRNN")

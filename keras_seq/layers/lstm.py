@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_integer
 from keras_seq.layers.pru import PRU
 
 _OWN = ("units", "weight_dropout", "seed", "name", "dtype", "trainable")

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.softmax_head import SoftmaxHead
 
 EPSILON = 1e-8  # added to the mixed probability before the logarithm, as in the published code

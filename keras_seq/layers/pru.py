@@ -3,13 +3,13 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_rate
-from keras_seq.layers._gated_recurrence import gated_recurrence, gates_of
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pru_cell import GATES, PRUCell
+from keras_seq.ops.gated_recurrence import gated_recurrence, gates_of
 
 
 @export("keras_seq.layers.PRU")

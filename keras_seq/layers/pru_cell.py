@@ -3,12 +3,12 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_choice, check_integer
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_choice, check_integer
-from keras_seq.layers._gated_recurrence import gates_of
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pyramidal_transform import PyramidalTransform
+from keras_seq.ops.gated_recurrence import gates_of
 
 TRANSFORMS = ("pyramidal", "grouped", "linear")
 GATES = 4

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_choice, check_integer
 from keras_seq._backend import halves, largest
 from keras_seq._export import export
-from keras_seq.layers._arguments import check_choice, check_integer
 from keras_seq.layers.causal_layer import CheckedLayer
 
 SUBSAMPLINGS = ("average", "max", "skip", "convolution")

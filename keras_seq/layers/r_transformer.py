@@ -5,13 +5,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import check_integer, check_rate
-from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.r_transformer_block import RTransformerBlock, cell_config
+from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
 
 @export("keras_seq.layers.RTransformer")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.pru import check_kind
 

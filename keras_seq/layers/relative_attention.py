@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_integer, check_rate
-from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.layers._relative_positions import shift, sinusoids, visibility
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.recorded_attention import record_of_now
-from keras_seq.layers.weight_norm import direction_norm, weight_normalize
+from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.relative_positions import shift, sinusoids, visibility
+from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.RelativeAttention")

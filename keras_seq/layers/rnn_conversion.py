@@ -5,7 +5,7 @@ import numbers
 import keras
 import numpy as np
 
-from keras_seq.layers.trellis_gates import GRUGates, LSTMGates, RNNGates
+from keras_seq.ops.trellis.gates import GRUGates, LSTMGates, RNNGates
 
 # For each type: the blocks of Keras' kernels and biases in the order of our gates' blocks.
 _LSTM_BLOCKS = (0, 3, 2, 1)  # Keras: input, forget, candidate, output

@@ -3,15 +3,15 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import check_rate
-from keras_seq.layers._causal_attention import attend
-from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.layers._products import matrix_product
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
 from keras_seq.layers.recorded_attention import record_of_now
+from keras_seq.ops.causal_attention import attend
+from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.products import matrix_product
 
 
 @export("keras_seq.layers.SelfAttention")

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_seq.layers._products import matrix_product
 from keras_seq.layers.causal_layer import CheckedLayer
+from keras_seq.ops.products import matrix_product
 
 
 class SoftmaxHead(CheckedLayer):

@@ -3,15 +3,15 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import activation_config, check_integer, check_rate, get_activation
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers import _time_shift as shift
-from keras_seq.layers._arguments import activation_config, check_integer, check_rate, get_activation
-from keras_seq.layers._outline import Part, Residual
-from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
-from keras_seq.layers.weight_norm import direction_norm, weight_normalize
+from keras_seq.layers.outline import Part, Residual
+from keras_seq.ops import time_shift as shift
+from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.TemporalBlock")

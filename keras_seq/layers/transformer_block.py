@@ -2,14 +2,14 @@
 
 import keras
 
+from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._arguments import check_choice, check_integer, check_rate
-from keras_seq.layers._outline import sublayer
-from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
+from keras_seq.layers.outline import sublayer
 from keras_seq.layers.self_attention import SelfAttention
+from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
 NORM_ORDERS = ("pre", "post")
 

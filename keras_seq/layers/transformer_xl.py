@@ -5,15 +5,15 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_integer, check_rate
-from keras_seq.layers._outline import sublayer
-from keras_seq.layers._seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import check_exact
+from keras_seq.layers.outline import sublayer
 from keras_seq.layers.relative_attention import RelativeAttention
+from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
 _PLACES = 4  # where a level drops values: attention, its output, inner and outer of feed-forward
 

@@ -6,21 +6,21 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers import _time_shift as shift
-from keras_seq.layers._arguments import check_integer
-from keras_seq.layers._lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_fused import folded_input, folds_input, run_fused_levels
-from keras_seq.layers._trellis_groups import GroupProduct, spread_blocks
-from keras_seq.layers._trellis_levels import DenseProduct, run_levels, stretch_count
-from keras_seq.layers._trellis_plan import TrellisPlan
-from keras_seq.layers._trellis_step import run_step
 from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.trellis_gates import TrellisGates, get_gates
-from keras_seq.layers.weight_drop import weight_drop, weight_drop_mask
-from keras_seq.layers.weight_norm import direction_norm, weight_normalize
+from keras_seq.ops import time_shift as shift
+from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.trellis.fused import folded_input, folds_input, run_fused_levels
+from keras_seq.ops.trellis.gates import TrellisGates, get_gates
+from keras_seq.ops.trellis.groups import GroupProduct, spread_blocks
+from keras_seq.ops.trellis.levels import DenseProduct, run_levels, stretch_count
+from keras_seq.ops.trellis.plan import TrellisPlan
+from keras_seq.ops.trellis.step import run_step
+from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
+from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 STATE_KINDS = ("exact", "history")
 

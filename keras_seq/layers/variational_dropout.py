@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers._arguments import check_rate
 from keras_seq.layers.causal_layer import CheckedLayer
 
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_seq import _backend
 from keras_seq._frozen_parts import FrozenParts
-from keras_seq.layers import _solver_metrics
+from keras_seq.metrics import solver_metrics
 from keras_seq.models import lanes
 from keras_seq.models.carried_state import CarriedState
 from keras_seq.models.checked_data import CheckedData
@@ -222,7 +222,7 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        with _solver_metrics.evaluation():
+        with solver_metrics.evaluation():
             loss, total_weight, terms = self._loss(x, y, sample_weight, "test", training=False)
         return self._report(loss, total_weight, terms)
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import ops
 
 import keras_seq
-from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, cluster_nll
+from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax
+from keras_seq.ops import cluster_nll
 
 MODES = {
     "eager": lambda function: function,

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.layers._lanes import lanes
+from keras_seq.ops.lanes import lanes
 
 WIDTH = 16
 

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from keras_seq import layers
-from keras_seq.layers import _causal_attention, recorded_attention, self_attention
+from keras_seq.layers import recorded_attention, self_attention
 from keras_seq.models import LanguageModel
+from keras_seq.ops import causal_attention
 
 RNG = np.random.default_rng(5)
 
@@ -154,12 +155,12 @@ def test_records_are_apart():
 
 def test_without_a_record_and_in_compiled_functions_the_fast_path_is_used(monkeypatch):
     calls = []
-    names = list(inspect.signature(_causal_attention.attend).parameters)
+    names = list(inspect.signature(causal_attention.attend).parameters)
 
     def spy(*arguments, **options):
         given = dict(zip(names, arguments, strict=False)) | options
         calls.append((given["written_gradient"], given["in_blocks"]))
-        return _causal_attention.attend(*arguments, **options)
+        return causal_attention.attend(*arguments, **options)
 
     monkeypatch.setattr(self_attention, "attend", spy)
     layer, x = layers.SelfAttention(2), tf.ones((1, 3, 4))

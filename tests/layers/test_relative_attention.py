@@ -14,7 +14,7 @@ from layer_checks import (
 )
 
 from keras_seq.layers import RelativeAttention
-from keras_seq.layers._relative_positions import shift, visibility
+from keras_seq.ops.relative_positions import shift, visibility
 
 RNG = np.random.default_rng(3)
 

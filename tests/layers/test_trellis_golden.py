@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_seq.layers import TrellisNet
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._time_shift import windows
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.time_shift import windows
 
 CASES = [f"trellis_core_k{k}_d{d}_{n}" for k in (2, 3) for d in (1, 124) for n in ("plain", "wn")]
 # How the levels run: automatic or written-out gradient, recomputed or not, looped or not.

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.layers import TrellisNet, _trellis_fused
+from keras_seq.layers import TrellisNet
+from keras_seq.ops.trellis import fused
 
 WIDE = keras.initializers.RandomNormal(stddev=0.5, seed=5)
 SHAPES = {
@@ -66,18 +67,18 @@ def gradients(layer, x, state, training, masks):
 def folded(request, monkeypatch):
     """Whether inputs of any width are folded into the levels, or only narrow ones."""
     if request.param:
-        monkeypatch.setattr(_trellis_fused, "_FOLDED_SHARE", 0)
+        monkeypatch.setattr(fused, "_FOLDED_SHARE", 0)
     return request.param
 
 
 def test_only_narrow_inputs_are_folded(folded):
     layer = make()
-    assert _trellis_fused.folds_input(layer._plan, 3) == folded
+    assert fused.folds_input(layer._plan, 3) == folded
     wide = TrellisNet(120, 10, levels=2)
     wide.build((None, None, 1))
-    assert _trellis_fused.folds_input(wide._plan, 1)
+    assert fused.folds_input(wide._plan, 1)
     sparse = make(**SHAPES["sparse_injection"])
-    assert not _trellis_fused.folds_input(sparse._plan, 3)
+    assert not fused.folds_input(sparse._plan, 3)
 
 
 @pytest.mark.parametrize("kind", [None, "history", "exact"])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_seq.layers import weight_normalize
-from keras_seq.layers.weight_norm import direction_norm
+from keras_seq.ops.weight_norm import direction_norm
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4)])

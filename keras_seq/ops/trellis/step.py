@@ -8,8 +8,8 @@ product with the current step.
 import numpy as np
 from keras import ops
 
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_plan import TrellisPlan
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.trellis.plan import TrellisPlan
 
 
 def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mask=None):

@@ -11,8 +11,8 @@ import keras
 from keras import ops
 
 from keras_seq._backend import read
-from keras_seq.layers._windowed_cells import CELLS
-from keras_seq.layers._written_gradient import once
+from keras_seq.ops.windowed_cells import CELLS
+from keras_seq.ops.written_gradient import once
 
 
 def windowed_recurrence(
@@ -23,7 +23,7 @@ def windowed_recurrence(
     Args:
         cell: `"gru"`, `"lstm"` or `"rnn"`.
         projected: (b, window - 1 + t, blocks * u) the projected inputs with all biases that can be
-            added ahead; blocks as in `keras_seq.layers._windowed_cells`.
+            added ahead; blocks as in `keras_seq.ops.windowed_cells`.
         recurrent_kernel: (u, blocks * u).
         inner_bias: (u,) the recurrent bias inside the reset gate of a GRU; `None` elsewhere.
         window: steps of a window.

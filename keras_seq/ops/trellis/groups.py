@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_levels import masked_pair, previous_hidden
-from keras_seq.layers._trellis_plan import TrellisPlan
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.trellis.levels import masked_pair, previous_hidden
+from keras_seq.ops.trellis.plan import TrellisPlan
 
 
 class GroupProduct:

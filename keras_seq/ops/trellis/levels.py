@@ -5,9 +5,9 @@ import math
 import keras
 from keras import ops
 
-from keras_seq.layers import _time_shift as shift
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_plan import TrellisPlan
+from keras_seq.ops import time_shift as shift
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.trellis.plan import TrellisPlan
 
 
 class DenseProduct:

@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_seq._backend import largest, read
 from keras_seq._random import DrawnSeed, bernoulli_mask
-from keras_seq.layers._seeded_dropout import seed_of_place
-from keras_seq.layers._written_gradient import once
+from keras_seq.ops.seeded_dropout import seed_of_place
+from keras_seq.ops.written_gradient import once
 
 _BLOCK = 200  # queries of a block; many more leave work undone, many fewer make small products
 

@@ -16,10 +16,10 @@ import keras
 from keras import ops
 
 from keras_seq._backend import read
-from keras_seq.layers import _time_shift as shift
-from keras_seq.layers._products import matrix_product
-from keras_seq.layers._trellis_plan import TrellisPlan
-from keras_seq.layers._written_gradient import once
+from keras_seq.ops import time_shift as shift
+from keras_seq.ops.products import matrix_product
+from keras_seq.ops.trellis.plan import TrellisPlan
+from keras_seq.ops.written_gradient import once
 
 _PRODUCT_ROWS = 2048  # rows of one product of the kernel's gradient; more gain nothing
 _FOLDED_SHARE = 12  # how many times as wide as a folded input the hidden windows are at least

@@ -1,0 +1,1 @@
+"""Functions of tensors: what layers compute, without their weights. Imports no layer."""
