@@ -101,6 +101,7 @@ def test_a_model_without_text_needs_no_vocabulary(tmp_path):
     assert served["outputs"](x=tf.zeros((1, 4, 3)))["outputs"].shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_generation_under_rules(tmp_path):
     """`generate` and `beam_search` answer as the model itself does with the same options."""
     vocabulary, model = words(), contract_model(11)
@@ -131,6 +132,7 @@ def test_generation_under_rules(tmp_path):
             export_model(model, to=tmp_path, **options)
 
 
+@pytest.mark.slow
 def test_answers_of_all_sizes_leave_nothing_behind(exported):
     """What the allocator has handed out stays; what is resident may have holes."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
@@ -280,6 +282,7 @@ def test_a_reader_sees_whole_versions_only(tmp_path):
     assert versions(tmp_path) == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_a_poller_can_read_each_exported_model_at_once(tmp_path):
     """A thread that reads every version as soon as it is listed, while models are exported."""
     stop, read, faults = threading.Event(), set(), []

@@ -73,13 +73,16 @@ def test_ptb_through_tfds_equals_the_files(published, tmp_path, ptb_folder):
         assert np.array_equal(scored_ids(again.test), scored_ids(data.test))
 
 
-@pytest.mark.parametrize("name", ["wikitext2", "wikitext103"])
+@pytest.mark.parametrize(
+    "name", ["wikitext2", pytest.param("wikitext103", marks=pytest.mark.slow)]
+)
 def test_wikitext_through_tfds(published, tmp_path, name):
     data = load(name, tmp_path / "tfds", manual_dir=published)
     counts = {split: word_count(LINES[key]) for split, key in zip(COUNTS, LINES, strict=True)}
     assert data.info["tokens"] == {split: count + 1 for split, count in counts.items()}
 
 
+@pytest.mark.slow
 def test_lines_keep_their_order_over_several_shards(published, tmp_path):
     builder = tfds.builder("keras_seq_ptb/word", data_dir=tmp_path / "tfds")
     config = tfds.download.DownloadConfig(manual_dir=published, num_shards=3)

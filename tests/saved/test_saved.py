@@ -13,6 +13,7 @@ from keras_seq import training
 
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*/*.keras"))
+QUICK = ("classifier_trellisnet", "frames", "language_model_pru", "regressor_of_steps")  # one a model
 
 
 def test_files_are_there():
@@ -20,7 +21,11 @@ def test_files_are_there():
     assert all(file.with_suffix(".npz").is_file() for file in FILES)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(x, marks=() if x.stem in QUICK else pytest.mark.slow) for x in FILES],
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
+)
 def test_loads_and_answers_as_before(file):
     model = keras.models.load_model(file)
     with np.load(file.with_suffix(".npz")) as stored:

@@ -136,6 +136,7 @@ def test_small_models_of_every_entry_run():
         assert len(state) == len(model.core.layers)
 
 
+@pytest.mark.slow
 def test_both_kinds_of_dropout_train():
     ids = np.random.default_rng(0).integers(0, 11, (4, 9))
     for name in ("pru_ptb_word", "awd_pru_ptb_word"):

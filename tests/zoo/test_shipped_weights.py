@@ -70,6 +70,7 @@ def test_figures_are_those_of_the_card():
     assert figures["bits"] < 2.5
 
 
+@pytest.mark.slow
 def test_it_speaks():
     (shipped,) = zoo.weights("trellisnet_python_docs")
     model = zoo.trellisnet_python_docs(weights="python_docs")
