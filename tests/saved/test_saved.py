@@ -13,7 +13,8 @@ from keras_seq import training
 
 FOLDER = Path(__file__).parent
 FILES = sorted(FOLDER.glob("*/*.keras"))
-QUICK = ("classifier_trellisnet", "frames", "language_model_pru", "regressor_of_steps")  # one a model
+# One of each model.
+QUICK = ("classifier_trellisnet", "frames", "language_model_pru", "regressor_of_steps")
 
 
 def test_files_are_there():
