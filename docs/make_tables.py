@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keras_seq import zoo
+from keras_seq._tasks import FIGURES, metric_of
 from keras_seq.zoo import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,20 +30,12 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def reported(recipe: Recipe) -> str:
     """The paper's figure in words: `perplexity 56.97`."""
     reported = recipe.reported
+    metric = metric_of(reported.metric)
     if reported.value is not None:
-        return figure(reported.metric, reported.value)
+        return metric.cell(reported.value)
     if reported.validation is not None:
-        return f"{figure(reported.metric, reported.validation)} (validation)"
+        return f"{metric.cell(reported.validation)} (validation)"
     return "none"
-
-
-def figure(metric: str, value: float) -> str:
-    """A metric and its value."""
-    if metric == "accuracy":
-        return f"accuracy {value:.2f}%"
-    digits = 3 if metric == "bits_per_character" else 2
-    number = f"{value:.{digits}f}" if value >= 0.01 else f"{value:.1e}"
-    return f"{metric.replace('_', ' ')} {number}"
 
 
 def short_paper(recipe: Recipe) -> str:
@@ -143,11 +136,10 @@ def details() -> str:
 
 def shipped() -> str:
     """The trained weights that ship with the package, from their manifests."""
-    names = {"perplexity": "perplexity", "bits": "bits", "nll_per_frame": "nats a frame"}
     rows = []
     for packed in zoo.weights():
         facts, test = packed.manifest, packed.figures["test"]
-        figures = ", ".join(f"{test[key]:.3f} {names[key]}" for key in names if key in test)
+        figures = ", ".join(f"{test[m.key]:.3f} {m.unit}" for m in FIGURES if m.key in test)
         size = sum(file.stat().st_size for file in packed.folder.iterdir())
         rows.append(
             (

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from keras_seq.training.selection import as_losses, best_epoch, higher_is_better, monitored
+from keras_seq._tasks import FIGURES, LOSS, NLL, metric_of
+from keras_seq.training.selection import as_losses, best_epoch, monitored
 
-NAMES = ("nll", "perplexity", "bits", "accuracy", "nll_per_frame", "mse", "loss")
+NAMES = tuple(metric.key for metric in (NLL, *FIGURES, LOSS))
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ def objective(name: str) -> Objective:
     metric = name.removeprefix("val_")
     if metric not in NAMES:
         raise ValueError(f"`objective` must be one of: {', '.join(NAMES)}. Received: {name!r}.")
-    return Objective(f"val_{metric}", "max" if higher_is_better(metric) else "min")
+    return Objective(f"val_{metric}", metric_of(metric).direction)

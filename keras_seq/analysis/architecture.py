@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq._tasks import TASKS
 from keras_seq.layers import DeepEquilibrium, TrellisNet
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.training import building
@@ -104,13 +105,7 @@ def architecture(recipe: Recipe | str) -> Architecture:
         blocks = _merged([_block(layer, order, shapes) for layer in layers])
         text = "token ids" if spec.dtype == "int32" else "vectors"
         source = _shape((batch, steps, *spec.shape[2:]), batch, steps)
-        given = {
-            "language_model": "log-probabilities of the next token",
-            "sequence_classifier": "log-probabilities",
-            "sequence_regressor": "values",
-            "frame_model": "logits of the notes",
-        }
-        result = f"{given[recipe.task]}  {_shape(outputs.shape, batch, steps)}"
+        result = f"{TASKS[recipe.task].outputs}  {_shape(outputs.shape, batch, steps)}"
         return Architecture(recipe.name, f"{text}  {source}", blocks, result, _tied(model, blocks))
 
 

@@ -8,9 +8,11 @@ import numpy as np
 from keras_seq import _files
 from keras_seq.analysis import embeddings, entropy, pictures
 from keras_seq.analysis.saliency import gradient_coverage, passages, saliency
+from keras_seq.models import LanguageModel
 from keras_seq.pipelines import Data, Vocabulary
 from keras_seq.training.adapted import check_language_model
-from keras_seq.training.evaluation import Opened, Source, open_source
+from keras_seq.training.evaluation import open_split
+from keras_seq.training.opening import OpenedModel, Source
 
 PASSAGES = 20  # of the held-out text, over which the coverage is a mean
 LENGTH = {"word": 30, "character": 50}  # tokens of a passage
@@ -36,10 +38,10 @@ def analyze(
     folder, else in `logs` below the folder.
 
     Args:
-        source: a run, a recipe, a name or a file, see `training.load_model`.
+        source: a run, a recipe, a name or a file, see `training.open_model`.
         data_dir: folder of the raw files; a run remembers its own.
         split: `"test"` or `"validation"`.
-        weights: see `training.load_model`.
+        weights: see `training.open_model`.
         text: the passage of the saliency map; by default the first of the split.
         tags: file of lines `word<TAB>tag`, to group the embeddings by.
         to: folder to write; by default `analysis` in the run's folder, else `analysis/MODEL`.
@@ -64,17 +66,17 @@ def analyze(
     if draw and not pictures.available():
         raise RuntimeError(pictures.MISSING)
     tagged = None if tags is None else embeddings.read_tags(tags)
-    opened = open_source(source, data_dir, split, weights=weights, data=data)
-    check_language_model(opened, "The analysis")
+    opened, data = open_split(source, data_dir, split, weights=weights, data=data)
+    model = check_language_model(opened, "The analysis")
     folder = _folder(opened, to)
     numbers: dict[str, Any] = {
         "model": opened.recipe.name,
-        "data": opened.data.name,
+        "data": data.name,
         "split": split,
-        "weights": opened.weights,
-        "entropy": _entropy_numbers(opened, split),
-        **_saliency_numbers(opened, split, text, fraction),
-        "embeddings": _embedding_numbers(opened, tagged),
+        "weights": opened.origin,
+        "entropy": _entropy_numbers(model, data, split),
+        **_saliency_numbers(model, data, split, text, fraction),
+        "embeddings": _embedding_numbers(model, data, tagged),
         "files": [str(folder / "analysis.json")],
         "logs": None,
     }
@@ -91,7 +93,7 @@ def analyze(
     return numbers
 
 
-def _folder(opened: Opened, to: str | Path | None) -> Path:
+def _folder(opened: OpenedModel, to: str | Path | None) -> Path:
     if to is not None:
         return Path(to)
     return (
@@ -101,19 +103,19 @@ def _folder(opened: Opened, to: str | Path | None) -> Path:
     )
 
 
-def _entropy_numbers(opened: Opened, split: str) -> dict[str, Any]:
-    found = entropy.predict_entropies(opened.model, getattr(opened.data, split))
-    histogram = entropy.entropy_histogram(found.entropies, opened.model.vocabulary_size)
+def _entropy_numbers(model: LanguageModel, data: Data, split: str) -> dict[str, Any]:
+    found = entropy.predict_entropies(model, getattr(data, split))
+    histogram = entropy.entropy_histogram(found.entropies, model.vocabulary_size)
     return {"loss": float(np.mean(found.losses, dtype=np.float64)), **histogram}
 
 
 def _saliency_numbers(
-    opened: Opened, split: str, text: str | None, fraction: float
+    model: LanguageModel, data: Data, split: str, text: str | None, fraction: float
 ) -> dict[str, Any]:
     """`saliency` of the passage, and `coverage` of it and of passages of the split."""
-    model, vocabulary = opened.model, opened.data.vocabulary
+    vocabulary = data.vocabulary
     length = LENGTH["word" if vocabulary is None else vocabulary.level]
-    held_out = list(passages(getattr(opened.data, split), PASSAGES, length))
+    held_out = list(passages(getattr(data, split), PASSAGES, length))
     if text is not None:
         ids = _encode(vocabulary, text)
     elif held_out:
@@ -147,8 +149,9 @@ def _saliency_numbers(
     }
 
 
-def _embedding_numbers(opened: Opened, tagged: dict[str, list[bytes]] | None) -> dict[str, Any]:
-    model, data = opened.model, opened.data
+def _embedding_numbers(
+    model: LanguageModel, data: Data, tagged: dict[str, list[bytes]] | None
+) -> dict[str, Any]:
     vectors = embeddings.word_vectors(model)
     if data.train is None:
         raise ValueError(

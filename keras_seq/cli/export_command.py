@@ -10,7 +10,7 @@ import typer
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.options import DataDir, Debug, Json, Weights
 from keras_seq.cli.output import Output, command
-from keras_seq.cli.sources import RunOrModel, check_source, vocabulary_of
+from keras_seq.cli.sources import RunOrModel, open_source
 
 FORMATS = {"savedmodel": "tf_saved_model", "litert": "litert"}
 KINDS = ("int8", "bfloat16")
@@ -107,17 +107,15 @@ def _export(
         raise UsageError(f"--weights-as must be one of {', '.join(KINDS)}. Received: {weights_as}.")
     if format == "litert" and weights_as == "bfloat16":
         raise UsageError("--format litert takes --weights-as int8 or none. Received: bfloat16.")
-    check_source(source)
+    opened = open_source(source, weights, data_dir)
     from keras_seq import export as exporting
-    from keras_seq import training
 
-    model, recipe, run = training.load_model(source, weights)
     path = exporting.export_model(
-        model,
-        vocabulary_of(source, recipe, run, weights, data_dir),
+        opened.model,
+        opened.vocabulary,
         to,
-        recipe=recipe,
-        metrics=_validation_metrics(run),
+        recipe=opened.recipe,
+        metrics=_validation_metrics(opened.run),
         weights_as=weights_as,
         format=FORMATS[format],
         **options,
@@ -125,7 +123,7 @@ def _export(
     description = json.loads((path / "assets.extra" / "keras_seq.json").read_text())
     signatures, left_out = [*description["signatures"]], description.get("left_out", {})
     if output.json_wanted:
-        document = {"model": recipe.name, "path": str(path), "signatures": signatures}
+        document = {"model": opened.recipe.name, "path": str(path), "signatures": signatures}
         output.document({**document, "left_out": left_out})
         return
     output.line(f"{path}: written, with {', '.join(signatures)}.")

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_seq._tasks import TASKS
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.options import DataDir, Debug, Json, Weights
 from keras_seq.cli.output import Output, command
-from keras_seq.cli.sources import check_source, vocabulary_of
+from keras_seq.cli.sources import open_source
 
 DEFAULT_MODEL = "trellisnet_python_docs"  # where none is given; its weights ship with the package
 SPLITS = ("train", "validation", "test")
@@ -128,21 +129,18 @@ def _generate(
     prime: str | None,
     prime_frames: int,
 ) -> None:
-    check_source(source)
-    from keras_seq import training
-
-    weights = weights or _shipped(source)
-    model, recipe, run = training.load_model(source, weights)
-    if recipe.task == "language_model":
+    opened = open_source(source, weights or _shipped(source), data_dir)
+    recipe = opened.recipe
+    makes = TASKS[recipe.task].makes
+    if makes == "text":
         _refuse("text", recipe, {"--prime": prime, "--top-notes": tune["top_notes"]})
         draws = {"--top-k": text["top_k"], "--top-p": text["top_p"] < 1}
         for name, given in ({"--temperature": text["temperature"] != 1} | draws).items():
             if given and text["beams"] > 1:
                 raise UsageError(f"--beams searches and draws nothing. Leave {name} out.")
-        vocabulary = vocabulary_of(source, recipe, run, weights, data_dir)
-        _text(output, recipe.name, model, vocabulary, to, **text)
+        _text(output, opened, to, **text)
         return
-    if recipe.task != "frame_model":
+    if makes is None:
         raise UsageError(
             f"{recipe.name} is no language model and no model of tunes; it generates nothing."
         )
@@ -164,8 +162,8 @@ def _generate(
             f"--to is the MIDI file of the tune, beside which its picture ends in {PICTURE}. "
             f"Give another ending, for example {to.with_suffix('.mid')}. Received: {to}."
         )
-    start = None if prime is None else _prime(prime, recipe, run, data_dir)[:prime_frames]
-    _tune(output, recipe.name, model, to, start, **tune)
+    start = None if prime is None else _prime(prime, opened)[:prime_frames]
+    _tune(output, opened, to, start, **tune)
 
 
 def _shipped(source: str) -> str | None:
@@ -184,10 +182,10 @@ def _refuse(kind: str, recipe, options: dict[str, Any]) -> None:
             raise UsageError(f"{recipe.name} makes {kind}, for which there is no {name}.")
 
 
-def _text(output: Output, name: str, model, vocabulary, to: Path | None, prompt: str, **options):
+def _text(output: Output, opened, to: Path | None, prompt: str, **options: Any) -> None:
     from keras_seq import _files, generation
 
-    pieces = generation.generate(model, vocabulary, prompt, **options)
+    pieces = generation.generate(opened.model, opened.vocabulary, prompt, **options)
     if not output.json_wanted and to is None:
         sys.stdout.write(prompt)
         for piece in pieces:
@@ -199,17 +197,18 @@ def _text(output: Output, name: str, model, vocabulary, to: Path | None, prompt:
     if to is not None:
         _files.write_text(to, f"{prompt}{text}\n")
     if output.json_wanted:
-        output.document({"model": name, "prompt": prompt, "text": text})
+        output.document({"model": opened.recipe.name, "prompt": prompt, "text": text})
     else:
         output.line(f"{to}: written.")
 
 
-def _tune(output: Output, name: str, model, to: Path, start, **options: Any) -> None:
+def _tune(output: Output, opened, to: Path, start, **options: Any) -> None:
     import numpy as np
 
     from keras_seq import generation
 
-    made = np.array(list(generation.generate_frames(model, start, **options)))
+    name = opened.recipe.name
+    made = np.array(list(generation.generate_frames(opened.model, start, **options)))
     begun = 0 if start is None else len(start)
     frames = made if start is None else np.concatenate([start, made])
     generation.write_midi(to, frames)
@@ -227,7 +226,7 @@ def _tune(output: Output, name: str, model, to: Path, start, **options: Any) -> 
         output.line('No picture: it needs matplotlib (pip install "keras-seq[plots]").')
 
 
-def _prime(prime: str, recipe, run, data_dir: Path | None):
+def _prime(prime: str, opened):
     """The frames of a MIDI file, or of a tune of the data."""
     from keras_seq import generation
 
@@ -240,10 +239,8 @@ def _prime(prime: str, recipe, run, data_dir: Path | None):
             f"(splits: {', '.join(SPLITS)}). Received: {prime}."
         )
     from keras_seq.pipelines.music import read_music
-    from keras_seq.training.building import load_data
 
-    data = load_data(recipe, data_dir) if run is None else run.data(data_dir)
-    tunes = read_music(Path(data.info["source"]))[split]
+    tunes = read_music(Path(opened.data().info["source"]))[split]
     if int(number) >= len(tunes):
         raise UsageError(f"--prime {prime}: {split} has the tunes 0 to {len(tunes) - 1}.")
     return tunes[int(number)]

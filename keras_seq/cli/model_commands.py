@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from keras_seq._tasks import metric_of
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.options import Debug, Json, Settings
 from keras_seq.cli.output import Output, command
@@ -84,7 +85,7 @@ def _figure(row: dict[str, Any]) -> str:
     value, of = row["reported"], ""
     if value is None:
         value, of = row["validation"], " (validation)"
-    return "-" if value is None else f"{value:g} {row['metric'].replace('_', ' ')}{of}"
+    return "-" if value is None else f"{metric_of(row['metric']).reported(value)}{of}"
 
 
 def describe(

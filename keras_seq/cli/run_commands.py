@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from keras_seq._tasks import METRICS, TASKS, metric_of
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.model_commands import find_recipe
 from keras_seq.cli.options import (
@@ -35,7 +36,7 @@ from keras_seq.cli.settings import apply_settings
 from keras_seq.cli.sources import RunOrModel, check_source
 
 DEFAULT_MODEL = "trellisnet_python_docs"
-SHOWN = ("loss", "nll", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
+_SHOWN = [metric.key for metric in METRICS]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -207,14 +208,14 @@ def _next_commands(output: Output, run) -> None:
     if status.get("best"):
         best = status["best"]
         figures = "  ".join(
-            f"{name} {best[f'val_{name}']:.4g}" for name in SHOWN if f"val_{name}" in best
+            f"{name} {best[f'val_{name}']:.4g}" for name in _SHOWN if f"val_{name}" in best
         )
         output.line(f"Best epoch {status['best_epoch']}, validation: {figures}")
     output.line("Next:")
     output.line(f"  keras-seq evaluate {folder}")
     if run.vocabulary is not None:
         output.line(f"  keras-seq generate {folder} --prompt 'The ' --length 300")
-    elif run.recipe.task == "frame_model":
+    elif TASKS[run.recipe.task].makes == "tunes":
         output.line(f"  keras-seq generate {folder} --to tune.mid")
     output.line(f"  keras-seq export {folder} --to served")
     output.line(f"  tensorboard --logdir {folder}/logs")
@@ -306,13 +307,13 @@ def _evaluate(
             given = {name: v for name, v in figures[method].items() if v is not None}
             told = ", ".join(f"{name} {value}" for name, value in given.items())
             output.line(f"  {method:12}{told}")
-    for name in SHOWN:
+    for name in _SHOWN:
         if name in figures:
             output.line(f"  {name:12}{figures[name]:.6g}")
     reported = figures["reported"]
     if reported["value"] is not None:
-        metric = reported["metric"].replace("_", " ")
-        output.line(f"  reported    {reported['value']:g} {metric} ({reported['source']})")
+        told = metric_of(reported["metric"]).reported(reported["value"])
+        output.line(f"  reported    {told} ({reported['source']})")
 
 
 def _given(flag: str, wanted: bool, settings: dict[str, tuple[str, Any]]) -> dict[str, Any]:

@@ -17,31 +17,17 @@ RunOrModel = Annotated[
 
 def check_source(source: str) -> None:
     """A `UsageError` for what is neither a run nor a file nor a model."""
-    from keras_seq import zoo
+    from keras_seq.training import opening
 
-    if Path(source).is_file() or (Path(source) / "recipe.json").is_file():
-        return
-    if source not in zoo.names():
-        from keras_seq.training.evaluation import unknown_source
-
-        raise UsageError(unknown_source(source))
+    try:
+        opening.check_source(source)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
-def vocabulary_of(source: str, recipe, run, weights: str | None, data_dir: Path | None):
-    """The vocabulary of a run, of shipped weights, or of the data of a recipe.
-
-    `None` for a model without one.
-    """
-    if run is not None:
-        return run.vocabulary
-    if recipe.task != "language_model":
-        return None
+def open_source(source: str, weights: str | None, data_dir: Path | None):
+    """The model of a source, opened; a `UsageError` where there is none."""
+    check_source(source)
     from keras_seq import training
-    from keras_seq.pipelines import Vocabulary
 
-    shipped = training.shipped_set(source, weights)
-    if shipped is not None and shipped.vocabulary_file is not None:
-        return Vocabulary.load(shipped.vocabulary_file)
-    from keras_seq.training.building import load_data
-
-    return load_data(recipe, data_dir).vocabulary
+    return training.open_model(source, weights, data_dir)

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from keras_seq._tasks import FIGURES
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.options import DataDir, Debug, Json
 from keras_seq.cli.output import Output, command
-
-SHOWN = ("perplexity", "bits", "accuracy", "mse", "nll_per_frame")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,7 +84,11 @@ def _list(output: Output) -> None:
         table.add_column(title, justify="right" if title == "parameters" else "left", no_wrap=True)
     for packed in sets:
         test = packed.figures.get("test", {})
-        figures = [f"{key.replace('_', ' ')} {test[key]:.4g}" for key in SHOWN if key in test]
+        figures = [
+            f"{metric.key.replace('_', ' ')} {test[metric.key]:.4g}"
+            for metric in FIGURES
+            if metric.key in test
+        ]
         parameters = f"{packed.manifest['parameters']:,}"
         table.add_row(packed.model, packed.name, parameters, ", ".join(figures))
     if not output.console.is_terminal:

@@ -8,8 +8,9 @@ from typing import Any
 from keras_seq.models import LanguageModel
 from keras_seq.pipelines import Data
 from keras_seq.training.dynamic_evaluation import dynamic_evaluate, gradient_statistics
-from keras_seq.training.evaluation import Opened, Source, describe, open_source
+from keras_seq.training.evaluation import describe, open_split
 from keras_seq.training.neural_cache import cache_evaluate
+from keras_seq.training.opening import OpenedModel, Source
 
 
 def evaluate_dynamic(
@@ -32,10 +33,10 @@ def evaluate_dynamic(
     `dynamic_evaluate`. No file is written, and the stored weights stay as they are.
 
     Args:
-        source: a run, a recipe, a name or a file, see `load_model`.
+        source: a run, a recipe, a name or a file, see `open_model`.
         data_dir: folder of the raw files; a run remembers its own.
         split: `"test"` or `"validation"`.
-        weights: see `load_model`.
+        weights: see `open_model`.
         batch_size: rows that are read and adapted to together, in place of the recipe's; the paper
             has 1.
         steps: tokens between two updates, in place of the recipe's length; the paper has 5.
@@ -54,20 +55,19 @@ def evaluate_dynamic(
     """
     settings = {"learning_rate": learning_rate, "decay": decay, "epsilon": epsilon}
 
-    def figures(opened: Opened) -> dict[str, Any]:
-        if opened.data.train is None:
+    def figures(model: LanguageModel, data: Data) -> dict[str, Any]:
+        if data.train is None:
             raise ValueError(
                 "Dynamic evaluation needs the training text, for the sizes of its gradients. "
-                f"Received: {opened.data.name} without a training split. Give its files."
+                f"Received: {data.name} without a training split. Give its files."
             )
-        train = opened.data.epoch(0)
-        statistics = gradient_statistics(opened.model, train, statistics_batches)
-        return dynamic_evaluate(opened.model, getattr(opened.data, split), statistics, **settings)
+        statistics = gradient_statistics(model, data.epoch(0), statistics_batches)
+        return dynamic_evaluate(model, getattr(data, split), statistics, **settings)
 
     changes = _changes(batch_size, steps)
-    opened = open_source(source, data_dir, split, weights=weights, data=data, **changes)
+    opened, data = open_split(source, data_dir, split, weights=weights, data=data, **changes)
     told = {**settings, "statistics_batches": statistics_batches}
-    return _evaluated(opened, split, figures, "dynamic", told)
+    return _evaluated(opened, data, split, figures, "dynamic", told)
 
 
 def evaluate_cached(
@@ -85,10 +85,10 @@ def evaluate_cached(
     """Figures of a language model together with a neural cache, see `cache_evaluate`.
 
     Args:
-        source: a run, a recipe, a name or a file, see `load_model`.
+        source: a run, a recipe, a name or a file, see `open_model`.
         data_dir: folder of the raw files; a run remembers its own.
         split: `"test"` or `"validation"`.
-        weights: see `load_model`.
+        weights: see `open_model`.
         batch_size: rows, each with a cache of its own, in place of the recipe's.
         data: the data, if it is loaded already; `batch_size` is then its own.
         size: tokens that are remembered.
@@ -104,16 +104,16 @@ def evaluate_cached(
     """
     settings = {"size": size, "sharpness": sharpness, "share": share}
 
-    def figures(opened: Opened) -> dict[str, Any]:
-        return cache_evaluate(opened.model, getattr(opened.data, split), **settings)
+    def figures(model: LanguageModel, data: Data) -> dict[str, Any]:
+        return cache_evaluate(model, getattr(data, split), **settings)
 
     changes = _changes(batch_size, None)
-    opened = open_source(source, data_dir, split, weights=weights, data=data, **changes)
-    return _evaluated(opened, split, figures, "cache", settings)
+    opened, data = open_split(source, data_dir, split, weights=weights, data=data, **changes)
+    return _evaluated(opened, data, split, figures, "cache", settings)
 
 
-def check_language_model(opened: Opened, what: str) -> None:
-    """Refuses a model that does not predict tokens.
+def check_language_model(opened: OpenedModel, what: str) -> LanguageModel:
+    """The model, if it predicts tokens.
 
     Raises:
         ValueError: if it is no `LanguageModel`.
@@ -123,6 +123,7 @@ def check_language_model(opened: Opened, what: str) -> None:
             f"{what} is for language models. Received: {opened.recipe.name}, a model of the kind "
             f"{opened.recipe.task}."
         )
+    return opened.model
 
 
 def _changes(batch_size: int | None, steps: int | None) -> dict[str, int]:
@@ -131,15 +132,17 @@ def _changes(batch_size: int | None, steps: int | None) -> dict[str, int]:
 
 
 def _evaluated(
-    opened: Opened,
+    opened: OpenedModel,
+    data: Data,
     split: str,
-    figures: Callable[[Opened], dict[str, Any]],
+    figures: Callable[[LanguageModel, Data], dict[str, Any]],
     name: str,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    check_language_model(opened, {"dynamic": "Dynamic evaluation", "cache": "The cache"}[name])
+    what = {"dynamic": "Dynamic evaluation", "cache": "The cache"}[name]
+    model = check_language_model(opened, what)
     begun = time.monotonic()
-    found = figures(opened)
+    found = figures(model, data)
     found["tokens"] = round(found["tokens"])
     told = {**found, name: settings}
-    return describe(opened, split, told, time.monotonic() - begun)
+    return describe(opened, data, split, told, time.monotonic() - begun)

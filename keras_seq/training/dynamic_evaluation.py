@@ -1,7 +1,6 @@
 """Dynamic evaluation: a language model that learns from the text that it is evaluated on."""
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_seq._backend import densify
+from keras_seq._tasks import LANGUAGE_MODEL
 from keras_seq.models import LanguageModel
 from keras_seq.models.sample_weights import aligned, blank
 
@@ -161,8 +161,8 @@ def summary(loss: float, tokens: float) -> dict[str, float]:
     if not tokens:
         raise ValueError("`dataset` must hold at least one token that counts. Received: none.")
     nll = loss / tokens
-    perplexity = math.exp(nll) if nll < 700 else math.inf
-    return {"nll": nll, "perplexity": perplexity, "bits": nll / math.log(2), "tokens": tokens}
+    figures = {m.key: m.of_nll(nll) for m in LANGUAGE_MODEL.metrics if m.of_nll is not None}
+    return {**figures, "tokens": tokens}
 
 
 def _gradient_step(reader: Reader):

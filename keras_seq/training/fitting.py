@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
+from keras_seq._tasks import metric_of
 from keras_seq.pipelines import Data
 from keras_seq.training import best_weights, building, starting
 from keras_seq.training.checkpoint import Checkpoint
@@ -16,7 +17,6 @@ from keras_seq.training.outputs import draw_curves, write_metrics
 from keras_seq.training.progress import Reporter
 from keras_seq.training.run import Run
 from keras_seq.training.schedules import make_schedule
-from keras_seq.training.selection import curve_of
 from keras_seq.training.session import Limits, Session
 from keras_seq.training.state import Progress, StopRun, TrainingError
 from keras_seq.zoo import Recipe
@@ -182,7 +182,7 @@ class Training:
     def _draw(self, progress: Progress) -> None:
         if not progress.rows or not self.cluster.chief:
             return
-        metric = curve_of(self.recipe.reported.metric)
+        metric = metric_of(self.recipe.reported.metric).key
         if metric not in progress.rows[-1]:
             metric = self.recipe.monitor.removeprefix("val_")
         drawn = draw_curves(

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_seq import _files, zoo
+from keras_seq._tasks import metric_of
 from keras_seq._version import __version__
 from keras_seq.pipelines import Data
 from keras_seq.training import building
@@ -261,8 +262,8 @@ def model_card(manifest: dict[str, Any]) -> str:
         lines.append(f"| {split} | " + " | ".join(cells) + " |")
     reported = manifest["reported"]
     if reported["value"] is not None:
-        metric = reported["metric"].replace("_", " ")
-        lines += ["", f"The paper reports {reported['value']:g} {metric} ({reported['source']})."]
+        told = metric_of(reported["metric"]).reported(reported["value"])
+        lines += ["", f"The paper reports {told} ({reported['source']})."]
     lines += [
         "",
         "```python",

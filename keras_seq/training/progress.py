@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from keras_seq._tasks import FIGURES, LOSS, TASKS
 from keras_seq.training.session import Limits
 from keras_seq.training.state import Progress as RunProgress
 from keras_seq.zoo import Recipe
 
-SHOWN = ("loss", "perplexity", "bits", "accuracy", "mse", "nll_per_frame")
+SHOWN = (LOSS, *FIGURES)
 
 
 class Reporter:
@@ -41,9 +42,8 @@ class Reporter:
         self.verbose = (1 if console.is_terminal else 2) if verbose == "auto" else int(verbose)
         self.limits = limits
         self.items_per_step = items_per_step
-        language = recipe.task == "language_model"
-        self.unit = "tokens" if language else "examples"
-        self.labels = {"bits": "bits/char" if level == "character" else "bits/token"}
+        self.unit = TASKS[recipe.task].items
+        self.labels = {metric.key: metric.label(level) for metric in SHOWN}
         self._bar: Progress | None = None
         self._task = None
         self._begun: tuple[float, int] | None = None  # time and step
@@ -124,7 +124,7 @@ class Reporter:
 
     def _values(self, logs: Mapping[str, float]) -> str:
         return "  ".join(
-            f"{self.labels.get(name, name)} {logs[name]:.4g}" for name in SHOWN if name in logs
+            f"{label} {logs[name]:.4g}" for name, label in self.labels.items() if name in logs
         )
 
     def _rates(self) -> str:

@@ -3,18 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
-HIGHER_IS_BETTER = ("accuracy",)
-
-
-def higher_is_better(monitor: str) -> bool:
-    """Whether larger values of a monitored quantity are better (accuracies are, losses are not)."""
-    return monitor.endswith(HIGHER_IS_BETTER)
+from keras_seq._tasks import metric_of
 
 
 def as_losses(values: Sequence[float], monitor: str) -> list[float]:
     """Monitored values with the sign under which smaller is better."""
-    sign = -1.0 if higher_is_better(monitor) else 1.0
-    return [sign * value for value in values]
+    watched = metric_of(monitor)
+    return [watched.as_loss(value) for value in values]
 
 
 def best_epoch(losses: Sequence[float]) -> int | None:
@@ -27,11 +22,6 @@ def best_epoch(losses: Sequence[float]) -> int | None:
         if math.isfinite(loss) and (best is None or loss < losses[best - 1]):
             best = epoch
     return best
-
-
-def curve_of(metric: str) -> str:
-    """The name under which runs log a metric that recipes report."""
-    return "bits" if metric == "bits_per_character" else metric
 
 
 def should_stop(losses: Sequence[float], patience: int | None) -> bool:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from keras_seq import _files
 from keras_seq._export import plain
+from keras_seq._tasks import TASKS
 from keras_seq.pipelines import Data
 from keras_seq.training import building, joining, run_folder, starting
 from keras_seq.training.cluster import Cluster, scratch_folder
@@ -227,7 +228,7 @@ def _to_remember(where: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
 def _items_per_step(recipe: Recipe, data: Data) -> float:
     """Tokens that a training step scores on average; for other tasks, examples."""
     size = recipe.data.batch_size
-    if recipe.task != "language_model":
+    if not TASKS[recipe.task].of_text:
         return size
     tokens = data.info.get("tokens", {})
     if isinstance(tokens, dict) and "train" in tokens:

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_settings import TINY_TEXT
 
 from keras_seq import layers, models, training, zoo
+from keras_seq._tasks import TASKS
 from keras_seq.training.outputs import TensorBoardLogs
 from keras_seq.training.watching import maps, watch
 from keras_seq.training.watching.labels import label
@@ -197,8 +198,8 @@ def test_the_context_before_a_passage_is_left_out():
     ids, weights = np.arange(12).reshape(2, 6), np.ones((2, 6))
     weights[0, :2] = 0
     batch = (ids, ids, weights)
-    assert watch._passage(batch, "language_model").tolist() == [[2, 3, 4, 5]]
-    assert watch._passage(batch[:2], "sequence_classifier").tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert watch._passage(batch, TASKS["language_model"]).tolist() == [[2, 3, 4, 5]]
+    assert watch._passage(batch[:2], TASKS["sequence_classifier"]).tolist() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_labels():

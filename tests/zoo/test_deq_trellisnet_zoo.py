@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from keras_seq import training, zoo
 from keras_seq.cli.app import app
-from keras_seq.training.evaluation import load_model
+from keras_seq.training.opening import load_model
 
 NAMES = [name for name in zoo.names() if name.startswith("deq_trellisnet_")]
 TINY = {

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_seq._tasks import TASKS, Task, metric_of
 from keras_seq.training.run import Run
-from keras_seq.training.selection import as_losses, best_epoch, curve_of, monitored
+from keras_seq.training.selection import as_losses, best_epoch, monitored
 from keras_seq.training.watching import hparams
 from keras_seq.training.watching.events import Events
 from keras_seq.zoo import Recipe
@@ -29,8 +30,8 @@ def paper_line(recipe: Recipe) -> dict[str, float]:
     reported = recipe.reported
     if reported.value is None:
         return {}
-    share = 100 if reported.metric == "accuracy" else 1  # papers give percentages
-    return {curve_of(reported.metric): reported.value / share}
+    metric = metric_of(reported.metric)
+    return {metric.key: metric.logged(reported.value)}
 
 
 class Watch(keras.callbacks.Callback):
@@ -71,6 +72,7 @@ class Watch(keras.callbacks.Callback):
         self._paper = Events(run.logs_folder / "paper")
         self._pictures = Events(run.logs_folder / "model")
         self._line = paper_line(recipe)
+        self._task = TASKS[recipe.task]
         self._rows: list[Mapping[str, float]] = []
         self._begun = time.monotonic()
         self._spent = self._last = 0.0
@@ -145,7 +147,7 @@ class Watch(keras.callbacks.Callback):
         try:
             from keras_seq.training.watching.maps import drawn_maps
 
-            passage = _passage(next(iter(self.data.validation.take(1))), self.recipe.task)
+            passage = _passage(next(iter(self.data.validation.take(1))), self._task)
             pictures = drawn_maps(self.model, passage, self.data.vocabulary)
             self._pictures.pictures(pictures, step)
             self._pictures.flush()
@@ -159,7 +161,7 @@ class Watch(keras.callbacks.Callback):
         self._spent += self._last
 
     def _write_embedding(self) -> None:
-        if self.data.vocabulary is None or self.recipe.task != "language_model":
+        if self.data.vocabulary is None or not self._task.of_text:
             return
         try:
             from keras_seq.training.watching.projector import write_embedding
@@ -172,9 +174,9 @@ class Watch(keras.callbacks.Callback):
             self.note(f"No embeddings for TensorBoard: {type(error).__name__}: {error}"[:300])
 
 
-def _passage(batch: Any, task: str) -> Any:
+def _passage(batch: Any, task: Task) -> Any:
     """The first sequence of a batch, (1, t, ...); of a text, without the context before it."""
     first = np.asarray(batch[0])[:1]
-    if task != "language_model" or len(batch) < 3:
+    if not task.of_text or len(batch) < 3:
         return first
     return first[:, np.asarray(batch[2])[0] > 0]
