@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 UNFINISHED = ".tmp"  # a part of the name of every file that is not in its place yet
+_FORMER = "former"  # what a folder is called that is being replaced
 
 
 @contextlib.contextmanager
@@ -39,8 +40,7 @@ def atomic(path: str | Path, suffix: str = "") -> Iterator[Path]:
             yield path
         return
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    own = f"{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = target.with_name(f".{target.name[:150]}.{own}{UNFINISHED}{suffix}")
+    temporary = _beside(target, suffix)
     with _about(path, temporary):
         try:
             yield temporary
@@ -54,6 +54,68 @@ def atomic(path: str | Path, suffix: str = "") -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
             raise
     _flush_folder(target.parent)
+
+
+def _beside(target: Path, suffix: str = "") -> Path:
+    """A name beside another one that no other writer has."""
+    own = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return target.with_name(f".{target.name[:150]}.{own}{UNFINISHED}{suffix}")
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: str | Path, replace: bool = False) -> Iterator[Path]:
+    """Gives an empty folder to fill; on leaving, it takes the place of `folder`.
+
+    A former one is moved aside before and is removed after that: killed at any moment, one of the
+    two is there, if not under its name then where `set_aside` finds it. If the body raises, the
+    former folder stays.
+
+    Args:
+        folder: the folder to make.
+        replace: whether to replace one that exists.
+
+    Raises:
+        FileExistsError: if it exists, perhaps by another writer meanwhile, and not `replace`.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    left = set_aside(folder.parent).get(folder.name)
+    if left is not None:
+        with contextlib.suppress(OSError):  # there is one again
+            left.rename(folder)
+    hidden = _beside(folder)
+    made, former = hidden / "made", hidden / _FORMER
+    try:
+        made.mkdir(parents=True)
+        yield made
+        while made.exists():
+            try:
+                made.rename(folder)  # which refuses to replace a folder that holds anything
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                if not replace:
+                    text = f"{folder} exists. Choose another name, or replace it."
+                    raise FileExistsError(text) from error
+                shutil.rmtree(former, ignore_errors=True)  # another writer was faster
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(former)
+    finally:
+        if former.exists() and not folder.exists():
+            former.rename(folder)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def set_aside(parent: str | Path) -> dict[str, Path]:
+    """Folders that were to be replaced by a writer that was killed, by the names they had.
+
+    Only those whose names nothing has: `atomic_folder` moves the next one there.
+    """
+    parent = Path(parent)
+    found = {
+        former.parent.name[1:].rsplit(".", 2)[0]: former for former in parent.glob(f".*/{_FORMER}")
+    }
+    return {name: former for name, former in found.items() if not (parent / name).exists()}
 
 
 @contextlib.contextmanager
@@ -83,8 +145,12 @@ def _flush_folder(folder: Path) -> None:
 def remove_unfinished(folder: str | Path) -> None:
     """Removes what killed writers have left in a folder; call it where nobody else can write."""
     for left in Path(folder).glob(f".*{UNFINISHED}*"):
-        if re.match(rf"\..+\.\d+-[0-9a-f]{{8}}{re.escape(UNFINISHED)}", left.name):
+        if not re.match(rf"\..+\.\d+-[0-9a-f]{{8}}{re.escape(UNFINISHED)}", left.name):
+            continue
+        if not left.is_dir():
             left.unlink(missing_ok=True)
+        elif not (left / _FORMER).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, blocks: bytes | Iterable[bytes | memoryview]) -> None:

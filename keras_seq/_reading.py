@@ -85,11 +85,11 @@ def regular(path: str | Path, remedy: str = "Give the path of a file on disk.") 
 
 
 def read_text(path: str | Path, what: str, remedy: str) -> str:
-    """The text of a file in UTF-8."""
+    """The text of a file in UTF-8, without a byte order mark."""
     with reading(path, what, remedy):
         content = regular(path, remedy).read_bytes()
     try:
-        return content.decode()
+        return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise BrokenFileError(
             f"the byte {content[error.start]:#04x} is not valid UTF-8 here.",

@@ -168,19 +168,31 @@ class TextSource:
         )
 
 
-class UnixLines(TextSource):
-    """A text whose lines end as in Unix: the carriage returns of Windows' line ends go.
+class _Rewritten(TextSource):
+    """Another text, changed block by block.
 
     Args:
         source: the text.
     """
+
+    kind = ""  # in the fingerprint
 
     def __init__(self, source: TextSource):
         super().__init__(label=source.label)
         self.source = source
 
     def fingerprint(self) -> str:
-        return f"unix:{self.source.fingerprint()}"
+        return f"{self.kind}:{self.source.fingerprint()}"
+
+
+class UnixLines(_Rewritten):
+    """A text whose lines end as in Unix: the carriage returns of Windows' line ends go.
+
+    Args:
+        source: the text.
+    """
+
+    kind = "unix"
 
     def blocks(self) -> Iterator[bytes]:
         rest = b""
@@ -192,7 +204,7 @@ class UnixLines(TextSource):
             yield rest
 
 
-class SpelledSource(TextSource):
+class SpelledSource(_Rewritten):
     """Words as characters, in the form of the character-level Penn Treebank.
 
     Each character is followed by a space and `_` stands for the space between two words. A text
@@ -202,12 +214,7 @@ class SpelledSource(TextSource):
         source: the text.
     """
 
-    def __init__(self, source: TextSource):
-        super().__init__(label=source.label)
-        self.source = source
-
-    def fingerprint(self) -> str:
-        return f"spelled:{self.source.fingerprint()}"
+    kind = "spelled"
 
     def blocks(self) -> Iterator[bytes]:
         spelled = None

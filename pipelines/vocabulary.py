@@ -173,7 +173,7 @@ class Vocabulary(tf.Module):
         described = read_description(path)
         if described is not None:
             level, space = described
-        tokens = read_tokens(path)
+        tokens = read_tokens(path, foreign=described is None)
         if level is None:
             plain = (t.decode("utf-8", "replace") for t in tokens if t not in (UNK, EOS))
             level = "character" if all(len(token) == 1 for token in plain) else "word"

@@ -1,5 +1,6 @@
 """The text file of a vocabulary: one token a line."""
 
+import codecs
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from keras_seq.pipelines.errors import DataError, MissingDataError
 
 LEVELS = ("word", "character")
 ESCAPES = {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r"}
+_MARK = codecs.BOM_UTF8
 _PLAIN = {escaped: plain for plain, escaped in ESCAPES.items()}
 
 
@@ -44,14 +46,22 @@ def file_content(tokens: list[bytes]) -> bytes:
     return b"".join(escape(token) + b"\n" for token in tokens)
 
 
-def read_tokens(path: Path) -> list[bytes]:
+def read_tokens(path: Path, foreign: bool = False) -> list[bytes]:
     """Tokens of a vocabulary file.
+
+    Args:
+        path: the file.
+        foreign: whether another program may have written it, and a byte order mark before the
+            first token.
 
     Raises:
         DataError: for a missing file, an empty line, a token that comes twice or a bad escape.
     """
     lines: dict[bytes, int] = {}
-    for number, line in enumerate(_content(path).removesuffix(b"\n").split(b"\n"), 1):
+    content = _content(path)
+    if foreign and not content.startswith((_MARK + b"\n", _MARK + b"\r")):  # a token of its own
+        content = content.removeprefix(_MARK)
+    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
         place = f"line {number}"
         try:
             token = unescape(line.removesuffix(b"\r"))

@@ -49,6 +49,28 @@ def test_a_failed_writer_leaves_the_former_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    folder = tmp_path / "made.here"
+    with pytest.raises(KeyboardInterrupt), _files.atomic_folder(folder) as made:
+        (made / "part").touch()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with _files.atomic_folder(folder) as made:
+        (made / "file").touch()
+    assert [file.name for file in folder.iterdir()] == ["file"]
+    killed = _files._beside(folder)
+    (killed / "made").mkdir(parents=True)
+    _files.remove_unfinished(tmp_path)
+    assert not killed.exists()
+    killed.mkdir()
+    folder.rename(killed / "former")
+    assert _files.set_aside(tmp_path)["made.here"].is_dir()
+    _files.remove_unfinished(tmp_path)
+    with pytest.raises(FileExistsError), _files.atomic_folder(folder):
+        pass
+    assert [file.name for file in folder.iterdir()] == ["file"]
+
+
 def test_what_killed_writers_left_is_removed(tmp_path):
     path = tmp_path / "best.weights.h5"
     with pytest.raises(RuntimeError), _files.atomic(path, ".weights.h5") as temporary:

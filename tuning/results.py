@@ -13,13 +13,13 @@ from rich.table import Table
 from keras_seq import _files
 from keras_seq._reading import read_object, reading
 from keras_seq.training.run import Run
+from keras_seq.training.run_folder import SEARCH
 from keras_seq.tuning.objectives import Objective, objective
 from keras_seq.tuning.parameters import Parameter
 from keras_seq.tuning.picture import draw_trials
 from keras_seq.tuning.space import from_json
 from keras_seq.zoo import Recipe
 
-SEARCH = "search.json"
 RESTORE = "Restore it from a copy of the search."
 FIGURES = ("trial", "status", "value", "best_epoch", "epochs", "parameters", "seconds", "reason")
 STATUS = {"COMPLETED": "completed", "RUNNING": "running"}

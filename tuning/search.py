@@ -10,19 +10,19 @@ from rich.console import Console
 
 from keras_seq import _files
 from keras_seq.training import building
+from keras_seq.training.run_folder import RUNS, SEARCH
 from keras_seq.tuning.chief import is_parallel, is_worker
 from keras_seq.tuning.hparams import log_experiment
 from keras_seq.tuning.hypermodel import keras_tuner_module
 from keras_seq.tuning.objectives import objective as objective_of
 from keras_seq.tuning.parameters import Parameter
-from keras_seq.tuning.results import SEARCH, Results, load_results, read_search
+from keras_seq.tuning.results import Results, load_results, read_search
 from keras_seq.tuning.space import from_json, to_json
 from keras_seq.tuning.spaces import space as space_of
 from keras_seq.tuning.trial import Trials, TuningError
 from keras_seq.tuning.tuners import make_oracle, make_tuner
 from keras_seq.zoo import Recipe
 
-RUNS = Path("runs")
 TRIALS = 20
 
 
@@ -126,6 +126,9 @@ def search(
     with contextlib.nullcontext() if is_worker() else _files.lock(folder):
         if not resume:  # another process may have begun one meanwhile
             _refuse_known(folder)
+        if not is_worker() and not is_parallel():
+            for trial in folder.glob("trial_*"):
+                _files.remove_unfinished(trial)
         oracle = make_oracle(
             settings["tuner"],
             work,

@@ -195,10 +195,9 @@ class Trials:
 
 def _copy(former: Path, folder: Path) -> None:
     """Copies a run, so that a copy is there as a whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(former, temporary, ignore=shutil.ignore_patterns("logs", ".lock"))
-    temporary.rename(folder)
+    left_out = shutil.ignore_patterns("logs", ".lock")
+    with _files.atomic_folder(folder) as made:
+        shutil.copytree(former, made, ignore=left_out, dirs_exist_ok=True)
 
 
 def values_of(hyperparameters: Any) -> dict[str, Any]:

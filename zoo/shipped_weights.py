@@ -14,6 +14,7 @@ from typing import Any
 
 import keras
 
+from keras_seq._files import set_aside
 from keras_seq._reading import BrokenFileError, read_object
 from keras_seq.zoo.recipe import Recipe
 
@@ -117,11 +118,12 @@ def weights(model: str | None = None) -> list[ShippedWeights]:
     >>> [shipped.name for shipped in keras_seq.zoo.weights("trellisnet_python_docs")]
     ['python_docs']
     """
-    return [
-        ShippedWeights(manifest.parent.parent.name, manifest.parent.name, manifest.parent)
-        for manifest in sorted(FOLDER.glob(f"{model or '*'}/*/{MANIFEST}"))
-        if not manifest.parent.name.startswith(".")  # of a writer that was killed
-    ]
+    found: list[ShippedWeights] = []
+    for own in sorted(FOLDER.glob(model or "*")):
+        sets = {manifest.parent.name: manifest.parent for manifest in own.glob(f"[!.]*/{MANIFEST}")}
+        sets |= set_aside(own)  # by a writer that was killed
+        found += [ShippedWeights(own.name, name, sets[name]) for name in sorted(sets)]
+    return found
 
 
 def find(model: str, name: str) -> ShippedWeights:

@@ -114,7 +114,7 @@ def read_tags(path: str | Path) -> dict[str, list[bytes]]:
         FileNotFoundError: if there is no such file.
     """
     tagged: dict[str, dict[bytes, None]] = {}
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

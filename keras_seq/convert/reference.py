@@ -238,8 +238,14 @@ def _fill(slot: Slot, names: tuple, arrays: dict, faults: list[str]) -> Binding 
                 )
     if len(faults) > before:
         return None
-    value = slot.from_reference(*(arrays[group[0]] for group in names))
-    return Binding(slot, names, np.asarray(value, dtype=slot.variable.dtype))
+    with np.errstate(over="ignore"):  # told below
+        value = slot.from_reference(*(arrays[group[0]] for group in names))
+        value = np.asarray(value, dtype=slot.variable.dtype)
+    if not np.isfinite(value).all():
+        listed = ", ".join(f"`{group[0]}`" for group in names)
+        faults.append(f"not finite: {listed}, with which every answer would be no number")
+        return None
+    return Binding(slot, names, value)
 
 
 def _unfilled(model: Any, described: list) -> list[str]:

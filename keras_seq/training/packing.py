@@ -1,13 +1,8 @@
 """Trained weights for the package: half precision, hashes, measured figures, a model card."""
 
-import contextlib
 import dataclasses
-import errno
 import json
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,57 +60,13 @@ def pack_weights(
     recipe = run.recipe
     folder = Path(shipped_weights.FOLDER if to is None else to) / recipe.name / name
     if folder.exists() and not force:
-        raise FileExistsError(_taken(folder))
+        raise FileExistsError(f"{folder} exists. Choose another name, or replace it with `force`.")
     model = run.load_model()
     if data is None:
         data = run.data(data_dir)
-    with _made(folder, force) as made:
+    with _files.atomic_folder(folder, force) as made:
         _fill(made, name, run, model, data, note)
     return ShippedWeights(recipe.name, name, folder)
-
-
-@contextlib.contextmanager
-def _made(folder: Path, force: bool) -> Iterator[Path]:
-    """Gives an empty folder to fill; on leaving, it takes the place of `folder`.
-
-    A former one is moved aside before and is removed after that: killed at any moment, one of the
-    two is there, if not under its name then in a hidden folder, from which the next call takes it.
-
-    Args:
-        folder: the folder to make.
-        force: replace one that exists.
-
-    Raises:
-        FileExistsError: if it exists, perhaps by another writer meanwhile, and not `force`.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*/former"):
-        with contextlib.suppress(OSError):  # there is one again
-            left.rename(folder)
-    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    made, former = hidden / "made", hidden / "former"
-    try:
-        made.mkdir()  # of its own, since `mkdtemp` lets nobody else read its one
-        yield made
-        while made.exists():
-            try:
-                made.rename(folder)  # which refuses to replace a folder that holds anything
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                if not force:
-                    raise FileExistsError(_taken(folder)) from error
-                shutil.rmtree(former, ignore_errors=True)  # another writer was faster
-                with contextlib.suppress(FileNotFoundError):
-                    folder.rename(former)
-    finally:
-        if former.exists() and not folder.exists():
-            former.rename(folder)
-        shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _taken(folder: Path) -> str:
-    return f"{folder} exists. Choose another name, or replace it with `force`."
 
 
 def _fill(folder: Path, name: str, run: Run, model: keras.Model, data: Data, note: str) -> None:

@@ -12,6 +12,7 @@ from keras_seq.training.run import Run
 from keras_seq.zoo import Recipe
 
 RUNS = Path("runs")
+SEARCH = "search.json"  # what `keras_seq.tuning` keeps in the folder of a search
 
 
 def choose(
@@ -28,6 +29,8 @@ def choose(
             raise FileExistsError(_taken(folder))
         run = Run(folder)
         return folder, _resumed(run, recipe, epochs, seed), run.status
+    if folder is not None:
+        _refuse_search(folder)
     if recipe is None:
         where = "" if folder is None else f" in {folder}"
         raise FileNotFoundError(f"There is no run to resume{where}. Give a recipe to begin one.")
@@ -71,6 +74,14 @@ def _taken(folder: Path) -> str:
     )
 
 
+def _refuse_search(folder: Path) -> None:
+    if (folder / SEARCH).is_file():
+        raise FileExistsError(
+            f"{folder} holds a search, and a run has a folder of its own. Choose another `run_dir` "
+            "(--run-dir)."
+        )
+
+
 @contextlib.contextmanager
 def held(folder: Path, new: bool) -> Iterator[None]:
     """Keeps other processes out of a run folder, which is made if it is a new run's.
@@ -86,6 +97,8 @@ def held(folder: Path, new: bool) -> Iterator[None]:
     with _files.lock(folder):
         if new and (folder / "recipe.json").is_file():
             raise FileExistsError(_taken(folder))
+        if new:
+            _refuse_search(folder)
         for place in (folder, folder / "backup"):
             _files.remove_unfinished(place)
         yield

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_seq.models.monitoring import give_directions
 from keras_seq.training import best_weights
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.cluster import Cluster
@@ -118,6 +119,7 @@ class Session(keras.callbacks.Callback):
         """The run's `on_train_begin`; call it once the model is compiled."""
         limits = self.limits
         parameters = {"epochs": limits.epochs, "steps": limits.steps_per_epoch, "verbose": 0}
+        give_directions(self.callbacks, self.model.metrics)  # `fit` sees this callback alone
         self._tell("set_model", self.model)
         self._tell("set_params", parameters)
         self._tell("on_train_begin", None)

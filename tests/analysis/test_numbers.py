@@ -196,6 +196,8 @@ def test_variance_by_tag(tmp_path):
     file.write_text("run\tverb\nrun\tnoun\ncat\tnoun\n\ncat\tnoun\nsits\tverb\nfly\tverb\n")
     tagged = analysis.read_tags(file)
     assert tagged == {"verb": [b"run", b"sits", b"fly"], "noun": [b"run", b"cat"]}
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert analysis.read_tags(file) == tagged
     vocabulary = Vocabulary(["cat", "run", "sits"])
     vectors = np.array([[0.0, 0.0], [2.0, 0.0], [2.0, 6.0]])
     rows = analysis.variance_by_tag(vectors, vocabulary, tagged)

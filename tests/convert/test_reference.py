@@ -109,6 +109,8 @@ FAULTS = {
         {"decoder.weight": np.zeros((37, 6))},
         "`decoder.weight` and `encoder.weight` are one weight here but differ",
     ),
+    "not finite": ({"decoder.bias": np.full(37, np.nan)}, "not finite: `decoder.bias`"),
+    "beyond float32": ({"decoder.bias": np.full(37, 1e300)}, "not finite: `decoder.bias`"),
     "type": ({"decoder.bias": np.array(["a"] * 37)}, "must hold numbers"),
 }
 

@@ -83,6 +83,10 @@ def test_file_without_description_is_guessed(tmp_path):
     (tmp_path / "w.txt").write_bytes(b"the\r\ncat\r\n")
     words = Vocabulary.load(tmp_path / "w.txt")
     assert (words.level, words.tokens) == ("word", [b"the", b"cat"])
+    (tmp_path / "m.txt").write_text("the\ncat\n", encoding="utf-8-sig")
+    assert Vocabulary.load(tmp_path / "m.txt").tokens == [b"the", b"cat"]
+    Vocabulary(["\ufeff", "a"], "character").save(tmp_path / "own.txt")  # a token like any other
+    assert Vocabulary.load(tmp_path / "own.txt").tokens == ["\ufeff".encode(), b"a"]
 
 
 @pytest.mark.parametrize(

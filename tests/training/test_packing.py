@@ -5,13 +5,12 @@ import threading
 
 import pytest
 
-from keras_seq import zoo
-from keras_seq.training import packing
+from keras_seq import _files, zoo
 from keras_seq.zoo import shipped_weights
 
 
 def make(folder, text, force=True):
-    with packing._made(folder, force) as made:
+    with _files.atomic_folder(folder, force) as made:
         for name in ("manifest.json", "model.weights.h5"):
             (made / name).write_text(text)
 
@@ -23,9 +22,9 @@ def content(folder):
 def test_a_set_is_replaced_only_when_asked_and_never_lost(tmp_path, monkeypatch):
     folder = tmp_path / "model" / "name"
     make(folder, "first", force=False)
-    with pytest.raises(FileExistsError, match="replace it with `force`"):
+    with pytest.raises(FileExistsError, match="name exists. Choose another name"):
         make(folder, "second", force=False)
-    with pytest.raises(KeyboardInterrupt), packing._made(folder, True) as made:
+    with pytest.raises(KeyboardInterrupt), _files.atomic_folder(folder, True) as made:
         (made / "manifest.json").touch()
         raise KeyboardInterrupt
     assert content(folder) == {"first"}
@@ -78,6 +77,22 @@ def test_several_writers_of_one_name(tmp_path, force):
     assert outcomes.count(None) == (8 if force else 1)
     assert set(outcomes) <= {None, FileExistsError}
     assert [file.name for file in folder.parent.iterdir()] == ["name"]
+
+
+def test_a_killed_pack_hides_no_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_weights, "FOLDER", tmp_path)
+    folder = tmp_path / "model" / "name"
+    make(folder, "{}")
+    make(folder.with_name("other"), "{}")
+    hidden = folder.with_name(".name.123-0a1b2c3d.tmp")
+    shutil.copytree(folder, hidden / "made")
+    folder.rename(hidden / "former")
+    assert [(s.name, s.folder) for s in zoo.weights("model")] == [
+        ("name", hidden / "former"),
+        ("other", folder.with_name("other")),
+    ]
+    shutil.copytree(hidden / "made", folder)
+    assert [s.folder for s in zoo.weights()] == [folder, folder.with_name("other")]
 
 
 def test_unfinished_sets_are_not_listed(tmp_path, monkeypatch):

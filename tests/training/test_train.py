@@ -61,7 +61,9 @@ def finished(tiny_recipe, tiny_text, tmp_path_factory):
     """A finished run and what its callback saw."""
     watch = Watch()
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    run = training.train(tiny_recipe, tiny_text, folder, callbacks=[watch], verbose=0)
+    patient = keras.callbacks.EarlyStopping("val_bits", patience=9)  # its mode follows the metric
+    run = training.train(tiny_recipe, tiny_text, folder, callbacks=[watch, patient], verbose=0)
+    assert patient.mode == "min"
     return run, watch
 
 

@@ -220,6 +220,8 @@ def test_what_is_refused(tiny_recipe, tmp_path, no_training, monkeypatch):
     for resume in (False, True):
         with pytest.raises(FileExistsError, match="holds a run"):
             tuning.search(tiny_recipe, run_dir=folder / "trial_0" / "run", resume=resume)
+        with pytest.raises(FileExistsError, match="holds a search, and a run has a folder of its"):
+            training.train(tiny_recipe, run_dir=folder, resume=resume)
     with pytest.raises(ValueError, match="`tuner` must be one of"):
         tuning.search(tiny_recipe, "grid", space=SPACE, run_dir=tmp_path / "t")
     with pytest.raises(ValueError, match="`trials` must be positive"):
