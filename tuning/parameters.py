@@ -183,3 +183,4 @@ class Float(_Range):
 
 
 Parameter = Choice | Int | Float
+Space = dict[str, Parameter]  # setting → parameter

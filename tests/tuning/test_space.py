@@ -1,5 +1,6 @@
 """Search spaces: every recipe has one, its defaults are the recipe, its values fit together."""
 
+import dataclasses
 import json
 import random
 
@@ -9,7 +10,8 @@ import pytest
 from keras_seq import tuning, zoo
 from keras_seq.tuning import Choice, Float, Int
 from keras_seq.tuning.space import apply, from_json, to_json
-from keras_seq.tuning.spaces import FAMILIES
+from keras_seq.tuning.spaces import families
+from keras_seq.tuning.spaces.registry import family
 from keras_seq.tuning.trial import Trials
 
 ALL = zoo.names()
@@ -32,26 +34,36 @@ def values_of(space, seed=None):
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_defaults_are_the_recipe(name):
-    recipe = zoo.recipe(name)
-    found = apply(recipe, tuning.space(name), values_of(tuning.space(name)))
-    assert found.data == recipe.data
-    assert (found.optimizer.name, found.optimizer.learning_rate) == (
-        recipe.optimizer.name,
-        pytest.approx(recipe.optimizer.learning_rate),
-    )
-    for key, value in recipe.model.items():
-        if value is not None:
-            assert found.model[key] == value, key
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_spaces_go_through_json(name):
-    space = tuning.space(name)
-    assert from_json(json.loads(json.dumps(to_json(space)))) == space
+    """Of its variants, too."""
+    for variant in (None, *zoo.recipe(name).variants):
+        recipe = zoo.recipe(name, variant)
+        space = tuning.space(recipe)
+        found = apply(recipe, space, values_of(space))
+        assert found.data == recipe.data
+        assert (found.optimizer.name, found.optimizer.learning_rate) == (
+            recipe.optimizer.name,
+            pytest.approx(recipe.optimizer.learning_rate),
+        )
+        for key, value in recipe.model.items():
+            if value is not None:
+                assert found.model[key] == value, (variant, key)
+        assert from_json(json.loads(json.dumps(to_json(space)))) == space
 
 
 def test_every_family_of_the_zoo_has_a_space():
-    assert {zoo.recipe(name).family for name in ALL} == set(FAMILIES)
+    assert {zoo.recipe(name).family for name in ALL} == set(families())
+
+
+def test_a_family_has_one_space():
+    with pytest.raises(ValueError, match="must be a family without a search space"):
+        family("tcn")(lambda settings: {})
+
+
+def test_a_family_without_a_space_has_that_of_most_models():
+    recipe = dataclasses.replace(zoo.recipe("tcn_ptb_word"), family="another")
+    space = tuning.space(recipe)
+    assert {"model.units", "model.dropout"} <= set(space)
+    assert "model.kernel_size" not in space
 
 
 SMALL = [name for name in ALL if name.endswith("_python_docs")] + ["gru_seq_mnist"]
