@@ -11,133 +11,46 @@ import numpy as np
 import pytest
 from export.bare import Bare
 from generation.small_models import spread, words
+from small import EXPORTED, FOUND, asked_names
 
 from keras_seq import zoo
 from keras_seq.export import export_model
+from keras_seq.layers import DeepEquilibrium
+from keras_seq.models import FrameModel, LanguageModel, SequenceRegressor
 from keras_seq.pipelines import Vocabulary
 
 EQUAL: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
-# Solved so far that what is left is rounding; the equilibria differ from word to word.
-SOLVED = {"tolerance": 1e-7, "inference_max_steps": 100, "injection_deviation": 3.0}
-STRONG = {**SOLVED, "injection_deviation": 60.0}  # where fresh weights do not contract otherwise
-SOLVED_TRELLIS = {"tolerance": 1e-6, "stop": "relative", "inference_max_steps": 100}
-WORDS = {"vocabulary_size": 11}
-CUTS = {"cutoffs": (4, 8)}
-DILATIONS = {"levels": 3, "dilation_rate": (1, 1, 2)}
-SMALL: dict[str, dict[str, Any]] = {
-    "trellisnet_ptb_word_mos": {
-        **WORDS,
-        "embedding_dim": 6,
-        "units": 10,
-        "output_units": 8,
-        "levels": 4,
-        "auxiliary_frequency": 2,
-        "experts": 3,
-        "history": 0,
-    },
-    "transformer_xl_wt103": {
-        **WORDS,
-        **CUTS,
-        "units": 12,
-        "heads": 2,
-        "head_units": 6,
-        "inner_units": 16,
-        "levels": 2,
-        "memory_length": 20,
-    },
-    "deq_transformer_python_docs": {
-        **WORDS,
-        **SOLVED,
-        "inner_units": 96,
-        "memory_length": 16,
-        "inference_memory_length": 16,
-    },
-    "rtransformer_nottingham": {
-        "notes": 5,
-        "units": 12,
-        "levels": 2,
-        "window": 3,
-        "heads": 2,
-        "span": 6,
-    },
-    "trellisnet_copy_memory": {"units": 6, "output_units": 4, **DILATIONS},
-    "trellisnet_ptb_word": {
-        **WORDS,
-        **CUTS,
-        "embedding_dim": 8,
-        "units": 10,
-        "output_units": 8,
-        "levels": 4,
-        "head": "adaptive",
-        "auxiliary_frequency": 2,
-        "history": 0,
-    },
-    "awd_pru_ptb_word": {**WORDS, "groups": 2, "units": 12, "embedding_dim": 8},
-    "awd_lstm_ptb_word": {**WORDS, "units": 12, "embedding_dim": 8},
-    "gru_ptb_word": {**WORDS, "units": 12, "embedding_dim": 12},
-    "tcn_ptb_word": {**WORDS, "units": 8, "embedding_dim": 8, "levels": 2, "history": 0},
-    "transformer_ptb_word": {
-        **WORDS,
-        "units": 12,
-        "levels": 2,
-        "heads": 2,
-        "span": 6,
-        "history": 0,
-    },
-    "rtransformer_ptb_word": {
-        **WORDS,
-        "units": 12,
-        "levels": 2,
-        "heads": 2,
-        "window": 3,
-        "span": 6,
-        "history": 0,
-    },
-    "deq_trellisnet_wt103": {
-        **WORDS,
-        **CUTS,
-        **SOLVED_TRELLIS,
-        "embedding_dim": 8,
-        "units": 10,
-        "output_units": 8,
-        "pretrain_steps": 0,
-    },
-    "rtransformer_seq_mnist": {"units": 8, "levels": 2, "span": 8},
-    "transformer_seq_mnist": {"units": 8, "levels": 2, "span": 8},
-    "lstm_seq_mnist": {"units": 8},
-    "tcn_seq_mnist": {"units": 6, "levels": 2, "kernel_size": 3},
-    "deq_transformer_copy_memory": {
-        **STRONG,
-        "memory_length": 16,
-    },
-    "deq_trellisnet_copy_memory": {**SOLVED_TRELLIS, "units": 4, "output_units": 4},
-    "rnn_nottingham": {"notes": 5, "units": 8},
-    "trellisnet_adding": {"units": 6, "output_units": 4, **DILATIONS},
-}
-FIRST = list(SMALL)[:5]  # of the default suite
-DOCS = [name for name in zoo.names() if name.endswith("_python_docs")]
+FIRST = [  # of the default suite
+    "trellisnet_ptb_word_mos",
+    "transformer_xl_wt103",
+    "deq_transformer_python_docs",
+    "rtransformer_nottingham",
+    "trellisnet_copy_memory",
+]
+OTHERS = [name for name in EXPORTED if name not in FIRST]
+DOCS = [name for name in zoo.names() if name.endswith("_python_docs") and zoo.weights(name)]
 TEXTS = [b"", b"The ", "é\x00\n".encode() + b"\xff\xfe", b"def f(x):\n    return " * 200]
 
 
 def build(name: str):
     """A small model with weights that make its predictions differ."""
     keras.utils.set_random_seed(4)
-    model = getattr(zoo, name)(**SMALL[name])
-    if not model.built:
-        features = SMALL[name].get("notes") or zoo.recipe(name).model.get("features")
-        model.build((None, None, features))
-    return model if name.startswith("deq_") else spread(model, 0.5)
+    model = getattr(zoo, name)(**EXPORTED[name])
+    return model if solved(model) else spread(model, 0.5)
+
+
+def solved(model) -> bool:
+    """Whether the model is an equilibrium: fresh weights then have one, others need not."""
+    return isinstance(model.core, DeepEquilibrium)
 
 
 def shipped(name: str):
     """A model of Python's documentation with its trained weights, and its vocabulary."""
     (found,) = zoo.weights(name)
-    solved = {}
-    if name.startswith("deq_"):
-        solved = SOLVED if "transformer" in name else SOLVED_TRELLIS
     assert found.vocabulary_file is not None
     vocabulary = Vocabulary.load(found.vocabulary_file)
-    return getattr(zoo, name)(weights=found.name, **solved), vocabulary
+    settings = FOUND[zoo.recipe(name).family].solved
+    return getattr(zoo, name)(weights=found.name, **settings), vocabulary
 
 
 def inputs_of(model, length: int, rng) -> np.ndarray:
@@ -157,10 +70,9 @@ class Asked:
         for name, (model, vocabulary) in models.items():
             to = export_model(model, vocabulary, folder, name=name, warmup=False)
             # The memory of a DEQ-Transformer ends somewhere, and beyond it steps see less.
-            x = self.x[name] = inputs_of(model, 14 if "deq_" in name else length, rng)
-            argument = "ids" if hasattr(model, "head") else "x"
-            output = "outputs" if name == "trellisnet_adding" else "log_probs"
-            time = x.shape[1]
+            x = self.x[name] = inputs_of(model, 14 if solved(model) else length, rng)
+            argument = "ids" if isinstance(model, LanguageModel) else "x"
+            output, time = output_of(model), x.shape[1]
             for key, request in {
                 "whole": ("call", output, {argument: x}),
                 "default": ("call", "serving_default", {argument: x}),
@@ -177,10 +89,14 @@ class Asked:
         self.answers = {key: answers[number] for key, number in numbers.items()}
 
 
+def output_of(model) -> str:
+    return "outputs" if isinstance(model, SequenceRegressor) else "log_probs"
+
+
 def expected(model, x) -> np.ndarray:
     """The Keras model's own answer."""
     outputs = keras.ops.convert_to_numpy(model(x, training=False))
-    if hasattr(model, "notes"):  # of logits, the log-probability that a note sounds
+    if isinstance(model, FrameModel):  # of logits, the log-probability that a note sounds
         return -np.logaddexp(0, -outputs.astype("float64")).astype("float32")
     return outputs
 
@@ -190,7 +106,7 @@ def check(asked: Asked, name: str) -> None:
     x, answer = asked.x[name], {k: v for (n, k), v in asked.answers.items() if n == name}
     want = expected(model, x)
     assert np.ptp(want) > 0.01
-    output = "outputs" if name == "trellisnet_adding" else "log_probs"
+    output = output_of(model)
     for key in ("whole", "default"):
         np.testing.assert_allclose(answer[key][output], want, **EQUAL)
     np.testing.assert_allclose(answer["one"][output], expected(model, x[:1, :1]), **EQUAL)
@@ -199,7 +115,7 @@ def check(asked: Asked, name: str) -> None:
     # A NaN is seen by its client and nobody else, or refused where it would be lost.
     plain = answer["spoilt"].pop("")
     for part, given in answer["spoilt"].items():
-        if name.startswith("deq_"):
+        if solved(model):
             assert f"`{part}` must not be NaN" in given
         else:
             (kept, own), (want_kept, unread) = given[output], plain[output]
@@ -211,7 +127,7 @@ def check(asked: Asked, name: str) -> None:
     if vocabulary is None:
         return
     tokens, text = np.array(vocabulary.tokens), answer["text"]
-    limit = min(1024, getattr(model.core, "receptive_field", None) or 1024)
+    limit = min(1024, model.core.receptive_field or 1024)
     for row, given in enumerate(TEXTS):
         ids = [vocabulary.eos_id, *vocabulary.encode(given).numpy()][-limit:]
         if name == "deq_trellisnet_python_docs":
@@ -232,15 +148,16 @@ def first(tmp_path_factory) -> Asked:
 
 
 @pytest.fixture(scope="module")
-def others(tmp_path_factory) -> Asked:
-    models = {name: (build(name), None) for name in SMALL if name not in FIRST}
+def others(tmp_path_factory, request) -> Asked:
+    models = {name: (build(name), None) for name in asked_names(request)}
     return Asked(tmp_path_factory.mktemp("others"), models, 14)
 
 
 @pytest.fixture(scope="module")
-def docs(tmp_path_factory) -> Asked:
+def docs(tmp_path_factory, request) -> Asked:
+    models = {name: shipped(name) for name in asked_names(request)}
     # Longer than the spans of attention and of the memories.
-    return Asked(tmp_path_factory.mktemp("docs"), {name: shipped(name) for name in DOCS}, 150)
+    return Asked(tmp_path_factory.mktemp("docs"), models, 150)
 
 
 @pytest.mark.parametrize("name", FIRST)
@@ -249,7 +166,7 @@ def test_small_models(first, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in FIRST])
+@pytest.mark.parametrize("name", OTHERS)
 def test_more_small_models(others, name):
     check(others, name)
 
@@ -262,4 +179,4 @@ def test_models_of_the_documentation(docs, name):
 
 def test_no_family_is_left_out():
     families = {zoo.recipe(name).family for name in zoo.names()}
-    assert {zoo.recipe(name).family for name in (*SMALL, *DOCS)} == families
+    assert {zoo.recipe(name).family for name in (*EXPORTED, *DOCS)} == families

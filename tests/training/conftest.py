@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_settings import TINY_TRELLIS
+from small import on_a_tiny_text
 
 from keras_seq import zoo
 
@@ -22,6 +22,5 @@ def tiny_text(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_recipe():
     """A language model that trains in a moment: six steps an epoch."""
-    return zoo.recipe("trellisnet_python_docs").replace(
-        **TINY_TRELLIS, **{"model.carry_state": True}
-    )
+    name = "trellisnet_python_docs"
+    return zoo.recipe(name).replace(**on_a_tiny_text(name), **{"model.carry_state": True})

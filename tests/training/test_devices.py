@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_settings import TINY_TEXT, TINY_TRELLIS
+from small import TINY_TEXT, TRAINED, asked_names, on_a_tiny_text
 
 from keras_seq import training, zoo
 from keras_seq.training.strategy import check_cluster, resolve
 
 CONSTANT = {"schedule.name": "constant"}
-TEXT = {**TINY_TEXT, **CONSTANT}
-TRELLIS = {**TINY_TRELLIS, **CONSTANT, "model.levels": 3}
+TRELLIS = {**on_a_tiny_text("trellisnet_python_docs"), **CONSTANT, "model.levels": 3}
 CLIPPED_SGD = {
     **TRELLIS,
     "optimizer.name": "SGD",
@@ -31,16 +30,6 @@ DROPOUT = {
     "model.input_dropout": 0.2,
     "model.hidden_dropout": 0.2,
     "model.weight_dropout": 0.2,
-}
-# Tight solves, in float64: each device stops when its own rows have converged.
-TIGHT = {
-    "precision": "float64",
-    "model.solver": "broyden",
-    "model.max_steps": 60,
-    "model.inference_max_steps": 60,
-    "model.tolerance": 1e-10,
-    "model.backward_tolerance": 1e-10,
-    "model.backward_max_steps": 60,
 }
 CASES = {
     # The embedding, tied to the softmax, gets a sparse and a dense gradient; lanes carry state.
@@ -67,55 +56,12 @@ MORE = {
             "model.weight_normalization": False,
         },
     },
-    "equilibrium": {
-        "recipe": "deq_trellisnet_python_docs",
-        "changes": {
-            **TEXT,
-            **TIGHT,
-            "model.embedding_dim": 8,
-            "model.units": 6,
-            "model.output_units": 8,
-            "model.pretrain_steps": 0,
-        },
-    },
 }
-# One small model of every family of the zoo, but TrellisNet's, which are above.
+# One small model of every family of the zoo.
 SGD = {"optimizer.name": "SGD", "optimizer.learning_rate": 0.3, "optimizer.global_clipnorm": 0.2}
-SMALL = {"model.units": 8, "model.levels": 2, "model.heads": 2}
-NARROW = {"model.embedding_dim": 8, "model.units": 8}
-DRY = {"model.dropout": 0.0, "model.output_dropout": 0.0}
-FAMILIES = {
-    "deq_transformer_python_docs": {
-        # As many steps for every sequence, whether its solve has ended or not.
-        "precision": "float64",
-        "model.max_steps": 8,
-        "model.inference_max_steps": 8,
-        "model.tolerance": 1e-12,
-        "model.backward_max_steps": 8,
-        "model.backward_tolerance": 1e-12,
-        "model.jacobian_weight": 0.0,  # its vectors are drawn by each device
-        "model.normalize_first": False,  # few steps with it leave rounding errors of 1e-4
-        "model.units": 8,
-        "model.heads": 2,
-        "model.inner_units": 16,
-        "model.memory_length": 8,
-        "model.inference_memory_length": 8,
-    },
-    "transformer_xl_python_docs": {
-        **SMALL,
-        "model.inner_units": 16,
-        "model.memory_length": 7,
-        "model.span": 8,
-    },
-    "transformer_python_docs": {**SMALL, "model.span": 8, "data.history": 4, "model.history": 4},
-    "rtransformer_python_docs": {**SMALL, "model.window": 3, "model.span": 8},
-    "tcn_python_docs": {"model.embedding_dim": 8, "model.units": [6, 8]},
-    "pru_python_docs": {**NARROW, "model.groups": 2},
-    "lstm_ptb_char": {**NARROW, **DRY},
-}
 FAMILY_CASES = {
-    name: {"recipe": name, "changes": {**TEXT, **SGD, **changes}}
-    for name, changes in FAMILIES.items()
+    name: {"recipe": name, "changes": {**TINY_TEXT, **CONSTANT, **SGD, **changes}}
+    for name, changes in TRAINED.items()
 }
 
 
@@ -164,7 +110,7 @@ def test_clipped_sgd_with_carried_state_and_deep_supervision(results):
 
 
 @pytest.mark.slow
-def test_other_optimizers_heads_and_equilibria(tmp_path):
+def test_other_optimizers_and_heads(tmp_path):
     for name, result in on_devices(tmp_path, MORE).items():
         try:
             check_equal(result)
@@ -173,20 +119,20 @@ def test_other_optimizers_heads_and_equilibria(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def of_families(tmp_path_factory):
-    return on_devices(tmp_path_factory.mktemp("families"), FAMILY_CASES)
+def of_families(tmp_path_factory, request):
+    cases = {name: FAMILY_CASES[name] for name in asked_names(request)}
+    return on_devices(tmp_path_factory.mktemp("families"), cases)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", FAMILY_CASES)
 def test_every_family(of_families, name):
     check_equal(of_families[name])
 
 
 def test_every_family_of_the_zoo_is_there():
     families = {zoo.recipe(name).family for name in zoo.names()}
-    cases = [*CASES.values(), *MORE.values(), *FAMILY_CASES.values()]
-    assert {zoo.recipe(case["recipe"]).family for case in cases if case is not True} == families
+    assert {zoo.recipe(name).family for name in TRAINED} == families
 
 
 def test_resumed_to_the_last_bit_with_dropout(results):

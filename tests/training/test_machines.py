@@ -13,11 +13,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_settings import TINY_TRELLIS
+from small import on_a_tiny_text
 
 from keras_seq.training.cluster import Cluster
 
-CHANGES = {**TINY_TRELLIS, "model.auxiliary_frequency": 1, "model.auxiliary_weight": 0.3}
+CHANGES = {
+    **on_a_tiny_text("trellisnet_python_docs"),
+    "model.auxiliary_frequency": 1,
+    "model.auxiliary_weight": 0.3,
+}
 PATIENCE = 400  # seconds for two processes on a machine with much else to do
 
 

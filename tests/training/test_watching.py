@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import TINY_TEXT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_settings import TINY_TEXT
 
 from keras_seq import layers, models, training, zoo
 from keras_seq._tasks import TASKS
