@@ -5,6 +5,8 @@ import inspect
 import numpy as np
 import pytest
 from small import CAUSAL as CAUSAL
+from small import DROPPING
+from small import EXACT as EXACT
 from small import PARTS as PARTS
 
 from keras_seq import layers
@@ -17,6 +19,15 @@ WIDTH = 8  # of the input
 def each_of(names) -> list:
     """The names as parameters of a test; variants of a layer are slow tests."""
     return [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in names]
+
+
+def dropping(name: str):
+    """A layer of `CAUSAL` with every kind of dropout that it can have."""
+    if name in DROPPING:
+        return DROPPING[name]()
+    arguments = inspect.signature(type(CAUSAL[name]())).parameters.values()
+    rates = [a.name for a in arguments if "dropout" in a.name and type(a.default) is float]
+    return CAUSAL[name](**dict.fromkeys(rates, 0.5), **({"seed": 1} if rates else {}))
 
 
 def call_part(layer, x):

@@ -34,6 +34,9 @@ class Small:
         causal: name of a causal layer → what makes one for inputs of width 8. A comma in the name
             goes before what is particular to a variant.
         parts: the same of the family's other layers with weights.
+        exact: what else makes the outputs of a causal layer those of its equations.
+        dropping: what makes a causal layer with every kind of dropout, where giving a rate to each
+            of its arguments for one does not.
         exported: name of a zoo model → settings with which it is exported and served.
         trained: name of a language model → changes of its recipe with which it trains on one
             device and on two, and gives the same; without dropout.
@@ -43,6 +46,8 @@ class Small:
 
     causal: Makers = field(default_factory=dict)
     parts: Makers = field(default_factory=dict)
+    exact: Changes = field(default_factory=dict)
+    dropping: Makers = field(default_factory=dict)
     exported: Changes = field(default_factory=dict)
     trained: Changes = field(default_factory=dict)
     solved: Mapping[str, Any] = field(default_factory=dict)
@@ -50,7 +55,7 @@ class Small:
 
 def equilibrium(cell, **options):
     """A `DeepEquilibrium` of a cell that takes a few steps, which need not be enough."""
-    return layers.DeepEquilibrium(cell, solver="fixed_point", max_steps=3, **options)
+    return layers.DeepEquilibrium(cell, **{"solver": "fixed_point", "max_steps": 3, **options})
 
 
 def on_a_tiny_text(name: str) -> dict[str, Any]:
@@ -79,5 +84,7 @@ FOUND: dict[str, Small] = {
 }
 CAUSAL: Makers = _every("causal")
 PARTS: Makers = _every("parts")
+EXACT: Changes = _every("exact")
+DROPPING: Makers = _every("dropping")
 EXPORTED: Changes = _every("exported")
 TRAINED: Changes = _every("trained")

@@ -13,6 +13,14 @@ SMALL = Small(
             layers.DEQTransformerCell(8, heads=2, inner_units=12, memory_length=6), **options
         ),
     },
+    exact={"DeepEquilibrium, attention": {"solver": "broyden", "max_steps": 40, "tolerance": 1e-7}},
+    dropping={
+        "DeepEquilibrium, attention": lambda: equilibrium(
+            layers.DEQTransformerCell(
+                8, heads=2, inner_units=12, memory_length=6, hidden_dropout=0.5, seed=1
+            )
+        ),
+    },
     parts={
         "DEQTransformerCell": lambda **options: layers.DEQTransformerCell(
             8, heads=2, inner_units=12, **options

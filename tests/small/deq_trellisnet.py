@@ -9,6 +9,14 @@ SMALL = Small(
     causal={
         "DeepEquilibrium": lambda **options: equilibrium(layers.DEQTrellisCell(4, 3), **options),
     },
+    exact={"DeepEquilibrium": {"solver": "broyden", "max_steps": 40, "tolerance": 1e-7}},
+    dropping={
+        "DeepEquilibrium": lambda: equilibrium(
+            layers.DEQTrellisCell(
+                4, 3, hidden_dropout=0.5, kernel_initializer="glorot_uniform", seed=1
+            )
+        ),
+    },
     parts={"DEQTrellisCell": lambda **options: layers.DEQTrellisCell(2, 2, **options)},
     exported={
         "deq_trellisnet_wt103": {

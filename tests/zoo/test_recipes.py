@@ -25,6 +25,20 @@ def test_data_and_optimizer_exist(name):
         assert set(changed.model) >= set(recipe.model)
 
 
+def each_once() -> list:
+    """All models; those of many large variants, or of many operations, are slow."""
+    slow = {name for name in zoo.names() if len(zoo.recipe(name).variants) > 12}
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in zoo.names()]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_recipes_go_through_json(name):
+    recipe = zoo.recipe(name)
+    for variant in (None, *recipe.variants):
+        changed = recipe.variant(variant)
+        assert zoo.Recipe.from_json(changed.to_json()) == changed
+
+
 @pytest.mark.parametrize("name", ["trellisnet_copy_memory", "trellisnet_adding"])
 def test_synthetic_recipes_fit_their_data(name):
     recipe = zoo.recipe(name).replace(**{"model.units": 6})
