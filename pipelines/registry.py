@@ -1,13 +1,12 @@
 """Names of the data sets, and `load`."""
 
 import dataclasses
-import importlib
 import numbers
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from keras_seq._discovery import modules_of
 from keras_seq.pipelines.data import Data
 
 
@@ -53,10 +52,7 @@ def register(name: str, options: Any) -> Callable[[L], L]:
 
 
 def _discover() -> None:
-    package = importlib.import_module("keras_seq.pipelines")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg and not module.name.startswith("_"):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    modules_of("keras_seq.pipelines")
 
 
 def names() -> list[str]:

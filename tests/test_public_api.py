@@ -1,5 +1,6 @@
 """Public names: where they are found, how they are registered, and what they document."""
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -65,6 +66,19 @@ def test_public_path_leads_to_the_class(cls):
     assert name == cls.__name__
     assert getattr(module, name) is cls
     assert name in module.__all__, f"{path}.__all__ lacks {name}"
+
+
+def test_layers_are_listed_for_checkers_of_types():
+    """A layer is found without that, but by no editor and no checker."""
+    tree = ast.parse(inspect.getsource(keras_seq.layers))
+    imported = {
+        alias.asname
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    missing = set(keras_seq.layers.__all__) - imported
+    assert not missing, f"import {missing} in keras_seq/layers/__init__.py, and name it in __all__"
 
 
 @classes

@@ -8,10 +8,10 @@ from keras_seq import zoo
 
 
 def count(recipe: zoo.Recipe) -> int:
-    """Trainable parameters of the model that a recipe builds."""
+    """Parameters of the model that a recipe builds, those that never train included."""
     with tf.Graph().as_default():
-        variables = zoo.build(recipe).trainable_variables
-        return sum(variable.shape.num_elements() for variable in variables)
+        weights = zoo.build(recipe).weights
+        return sum(w.shape.num_elements() for w in weights if "float" in w.dtype)  # no counters
 
 
 def wrong_sizes(name: str) -> dict[str | None, int]:

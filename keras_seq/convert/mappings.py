@@ -4,13 +4,13 @@ Every family has one file here that registers, for its classes, a function from 
 its slots. `keras_seq.convert.reference` fills them.
 """
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from keras_seq._discovery import modules_of
 
 ANY_PREFIX = r"(?:.*\.)?"  # the modules around the one that a mapping describes
 
@@ -155,11 +155,4 @@ def discover() -> None:
 
     The package does so when it is imported: a new family's file is listed nowhere.
     """
-    import keras_seq.convert as package
-
-    for name in _modules(package.__path__):
-        importlib.import_module(f"keras_seq.convert.{name}")
-
-
-def _modules(path) -> Iterator[str]:
-    return (module.name for module in pkgutil.iter_modules(path))
+    modules_of("keras_seq.convert")

@@ -1,5 +1,6 @@
 """Layers of the four papers, softmax heads, and the dropouts they share."""
 
+from keras_seq._discovery import give_classes
 from keras_seq.layers.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
 from keras_seq.layers.adaptive_softmax import AdaptiveSoftmax as AdaptiveSoftmax
 from keras_seq.layers.causal_layer import CausalLayer as CausalLayer
@@ -81,3 +82,5 @@ __all__ = [
     "weight_drop_mask",
     "weight_normalize",
 ]
+
+give_classes(__name__)  # those of files that are not listed above

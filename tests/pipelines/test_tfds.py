@@ -73,9 +73,7 @@ def test_ptb_through_tfds_equals_the_files(published, tmp_path, ptb_folder):
         assert np.array_equal(scored_ids(again.test), scored_ids(data.test))
 
 
-@pytest.mark.parametrize(
-    "name", ["wikitext2", pytest.param("wikitext103", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["wikitext2", pytest.param("wikitext103", marks=pytest.mark.slow)])
 def test_wikitext_through_tfds(published, tmp_path, name):
     data = load(name, tmp_path / "tfds", manual_dir=published)
     counts = {split: word_count(LINES[key]) for split, key in zip(COUNTS, LINES, strict=True)}

@@ -2,6 +2,7 @@
 
 import keras
 import pytest
+from zoo_sizes import wrong_sizes
 
 import keras_seq
 from keras_seq import pipelines, zoo
@@ -25,18 +26,23 @@ def test_data_and_optimizer_exist(name):
         assert set(changed.model) >= set(recipe.model)
 
 
-def each_once() -> list:
-    """All models; those of many large variants, or of many operations, are slow."""
-    slow = {name for name in zoo.names() if len(zoo.recipe(name).variants) > 12}
-    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in zoo.names()]
-
-
 @pytest.mark.parametrize("name", zoo.names())
 def test_recipes_go_through_json(name):
     recipe = zoo.recipe(name)
     for variant in (None, *recipe.variants):
         changed = recipe.variant(variant)
         assert zoo.Recipe.from_json(changed.to_json()) == changed
+
+
+MANY = [name for name in zoo.names() if len(zoo.recipe(name).variants) > 12]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in MANY else n for n in zoo.names()]
+)
+def test_sizes(name):
+    """Built as the recipe says, each variant has the number of parameters that it states."""
+    assert wrong_sizes(name) == {}
 
 
 @pytest.mark.parametrize("name", ["trellisnet_copy_memory", "trellisnet_adding"])

@@ -7,8 +7,7 @@ rates and rates of dropout have ranges of their own.
 Every module of this folder is imported with it: the space of a new family is a new file.
 """
 
-import sys
-
+from keras_seq._discovery import modules_of
 from keras_seq.tuning.parameters import Space
 from keras_seq.tuning.space import in_order, setting_of
 from keras_seq.tuning.spaces import registry
@@ -17,7 +16,7 @@ from keras_seq.tuning.spaces.training import training
 from keras_seq.zoo import Recipe
 from keras_seq.zoo import registry as models
 
-registry.discover(sys.modules[__name__])
+modules_of(__name__)
 
 
 def space(recipe: Recipe | str) -> Space:

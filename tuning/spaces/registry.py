@@ -1,9 +1,6 @@
 """The registry of search spaces: a family's file holds one function under `@family(name)`."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable
-from types import ModuleType
 from typing import TypeVar
 
 from keras_seq.tuning.parameters import Space
@@ -48,12 +45,6 @@ def find(name: str) -> Callable[[Settings], Space]:
 def names() -> tuple[str, ...]:
     """The families that have a search space of their own."""
     return tuple(sorted(_FAMILIES))
-
-
-def discover(package: ModuleType) -> None:
-    """Imports every module of a folder of spaces."""
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def _any_family(settings: Settings) -> Space:
