@@ -11,22 +11,23 @@ import keras
 import tensorflow as tf
 
 from keras_seq._tasks import TASKS
-from keras_seq.layers import DeepEquilibrium, TrellisNet
-from keras_seq.layers.outline import Part, Residual
+from keras_seq.layers import EmbeddingDropout, VariationalDropout
+from keras_seq.layers.outline import Outlined, Part, Residual
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
-# What a box says of its layer, in this order.
-_FACTS = (
+# What a box says of its layer, in this order: sizes, what the layer names itself, and these.
+_SIZES = (
     "vocabulary_size", "input_dim", "units", "levels", "output_units", "output_dim",
-    "embedding_dim", "experts", "cutoffs", "inner_units", "heads", "head_units", "kernel_size",
-    "dilation_rate", "groups", "window", "span", "memory_length", "local_layers", "cell",
-    "activation", "subsampling", "norm_order", "gradient", "weight_normalization", "tied", "rate",
-    "dropout",
+    "embedding_dim", "inner_units", "heads", "kernel_size", "dilation_rate",
+)  # fmt: skip
+_MANNERS = (
+    "activation", "norm_order", "weight_normalization", "tied", "rate", "dropout",
     "input_dropout", "hidden_dropout", "weight_dropout", "attention_dropout", "latent_dropout",
     "output_dropout",
 )  # fmt: skip
 _SILENT = (None, False, 0, 0.0, (), [], "linear")
+_DROPOUTS = (keras.layers.Dropout, EmbeddingDropout, VariationalDropout)
 
 
 @dataclass(frozen=True)
@@ -138,14 +139,15 @@ def _shape(shape: Any, batch: int, steps: int) -> str:
 
 def _idle(layer: Any) -> bool:
     """Whether a layer does nothing, as dropout of rate 0."""
-    return "Dropout" in type(layer).__name__ and not getattr(layer, "rate", 0)
+    return isinstance(layer, _DROPOUTS) and not layer.rate
 
 
 def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
     if isinstance(layer, Part):
         return Block(layer.title, layer.facts, _size(layer.weights))
-    if hasattr(layer, "outline"):
-        blocks, residuals = _outlined(layer, order, shapes)
+    outline = layer.outline() if isinstance(layer, Outlined) else None
+    if outline is not None:
+        blocks, residuals = _outlined(outline, order, shapes)
         ordered = True
     else:
         parts = [part for part in _parts(layer) if not _idle(part)]
@@ -166,12 +168,12 @@ def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
 
 
 def _outlined(
-    layer: Any, order: dict[int, int], shapes: dict[int, str]
+    outline: Sequence[Any], order: dict[int, int], shapes: dict[int, str]
 ) -> tuple[tuple[Block, ...], tuple[tuple[int, int, str], ...]]:
-    """The parts and the residual connections of a layer that tells them itself."""
+    """The parts and the residual connections that a layer tells itself."""
     parts: list[Any] = []
     residuals = []
-    for item in layer.outline():
+    for item in outline:
         start = len(parts)
         if isinstance(item, Residual):
             parts.extend(item.parts)
@@ -192,7 +194,8 @@ def _parts(layer: Any) -> list[Any]:
 def _facts(layer: Any) -> tuple[str, ...]:
     config = layer.get_config()
     found = []
-    for name in _FACTS:
+    own = layer.facts if isinstance(layer, Outlined) else ()
+    for name in (*_SIZES, *own, *_MANNERS):
         value = config.get(name)
         if isinstance(value, dict) or any(value is s or value == s for s in _SILENT):
             continue
@@ -209,13 +212,9 @@ def _ends(values: Sequence[Any]) -> str:
 
 def _loop(layer: Any) -> str:
     """What a layer repeats with the same weights."""
-    if isinstance(layer, DeepEquilibrium):
-        return f"until z = f(z, x), at most {layer.max_steps} steps in training"
-    if isinstance(layer, TrellisNet):
-        return f"{layer.levels} levels, the same weights at each"
-    if isinstance(layer, keras.layers.RNN) or type(layer).__name__ in ("LSTM", "PRU", "GRU"):
+    if isinstance(layer, keras.layers.RNN):
         return "over time"
-    return ""
+    return layer.loop if isinstance(layer, Outlined) else ""
 
 
 def _merged(blocks: Sequence[Block]) -> tuple[Block, ...]:

@@ -6,15 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_seq.analysis.graph_cost import bytes_kept, count_flops
-from keras_seq.layers import RTransformer, Transformer, TransformerXL
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
-
-_ATTENTION = (RTransformer, Transformer, TransformerXL)
 
 # Steps of the sequences that a pipeline makes by itself.
 _STEPS = {"seq_mnist": 784, "perm_mnist": 784, "seq_cifar10": 1024}
@@ -161,22 +157,13 @@ def steps_of(recipe: Recipe) -> int:
     return _STEPS.get(spec.name, _FREE)
 
 
-def receptive_field(model: keras.Model) -> int | str:
+def receptive_field(model: Any) -> int | str:
     """Input steps that an output of a model depends on, its own included, or `"unbounded"`.
 
-    It is the core's `receptive_field`, if it has one. A level of attention with a span reaches over
-    that, and one of an R-Transformer over the windows of its recurrent layers, too. Recurrent
-    cores, equilibria and attention without a span see all that lies before.
+    It is the `reach` of the core. Recurrent cores, equilibria and attention without a span see all
+    that lies before.
     """
-    core: Any = getattr(model, "core", None)
-    found = getattr(core, "receptive_field", None)
-    if found is not None:
-        return int(found)
-    settings = core.get_config() if isinstance(core, _ATTENTION) else {}
-    if not settings.get("span"):
-        return UNBOUNDED
-    local = settings.get("local_layers", 0) * (settings.get("window", 1) - 1)
-    return 1 + settings["levels"] * (settings["span"] - 1 + local)
+    return model.core.reach or UNBOUNDED
 
 
 def _activations(model: Any, shape: tuple, dtype: Any, recipe: Recipe) -> int:
@@ -209,9 +196,9 @@ def targets_of(model: Any, x: Any, recipe: Recipe) -> Any:
     if recipe.task == "frame_model":
         return tf.zeros(x.shape, tf.float32)
     if recipe.task == "sequence_regressor":
-        return tf.zeros((batch, getattr(model, "outputs", 1)), tf.float32)
-    each = getattr(model, "return_sequences", False)
-    return tf.zeros((batch, steps) if each else (batch,), tf.int32)
+        lead = (batch, steps) if model.return_sequences else (batch,)
+        return tf.zeros((*lead, model.outputs_width), tf.float32)
+    return tf.zeros((batch, steps) if model.return_sequences else (batch,), tf.int32)
 
 
 def _size(variable: Any) -> int:

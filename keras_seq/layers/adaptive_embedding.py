@@ -6,10 +6,11 @@ from keras import ops
 from keras_seq._backend import runs_eagerly
 from keras_seq._export import export
 from keras_seq.layers.adaptive_softmax import check_cutoffs, cluster_widths
+from keras_seq.layers.outline import Outlined
 
 
 @export("keras_seq.layers.AdaptiveEmbedding")
-class AdaptiveEmbedding(keras.layers.Layer):
+class AdaptiveEmbedding(Outlined, keras.layers.Layer):
     """Word vectors whose width falls from cluster to cluster, projected to one width.
 
     Baevski and Auli, *Adaptive Input Representations for Neural Language Modeling* (2019), section
@@ -49,6 +50,8 @@ class AdaptiveEmbedding(keras.layers.Layer):
     >>> [tuple(table.shape) for table in embedding.tables]
     [(20, 16), (40, 8), (40, 4)]
     """
+
+    facts = ("cutoffs",)
 
     def __init__(
         self,

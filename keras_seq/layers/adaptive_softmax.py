@@ -109,6 +109,8 @@ class AdaptiveSoftmax(SoftmaxHead):
     TensorShape([1, 3])
     """
 
+    facts = ("cutoffs",)
+
     def __init__(
         self,
         vocabulary_size: int,

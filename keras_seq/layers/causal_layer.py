@@ -6,9 +6,10 @@ import keras
 from keras import ops
 
 from keras_seq._frozen_parts import FrozenParts
+from keras_seq.layers.outline import Outlined
 
 
-class CheckedLayer(FrozenParts, keras.layers.Layer):
+class CheckedLayer(FrozenParts, Outlined, keras.layers.Layer):
     """Abstract base of all layers: says in words which inputs it takes, and casts whole numbers.
 
     The first argument of a call must have the axes of `axes` and, once the layer is built, the
@@ -111,8 +112,20 @@ class CausalLayer(CheckedLayer):
 
     @property
     def receptive_field(self) -> int | None:
-        """Input steps that an output depends on, its own included; `None` for all."""
+        """Input steps that an output depends on, its own included; `None` for all.
+
+        What lies before them may be left away.
+        """
         return None
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on, its own included; `None` for all.
+
+        It is less than the `receptive_field` where how many steps there were counts, not what they
+        held, as it does for attention with absolute positions.
+        """
+        return self.receptive_field
 
     def get_initial_state(self, batch_size, kind: str | None = None) -> Any:
         """The state before the first step, a nest of tensors (b, ...).

@@ -150,6 +150,7 @@ class DeepEquilibrium(CausalLayer):
     True
     """
 
+    facts = ("gradient",)
     given_parts = ("cell",)
 
     def __init__(
@@ -221,6 +222,11 @@ class DeepEquilibrium(CausalLayer):
     def stateful_cell(self) -> bool:
         """Whether the cell has state."""
         return hasattr(self.cell, "get_initial_state")
+
+    @property
+    def loop(self) -> str:
+        """What is repeated with the same weights."""
+        return f"until z = f(z, x), at most {self.max_steps} steps in training"
 
     @property
     def output_units(self) -> int:

@@ -82,6 +82,8 @@ class DEQTransformerCell(EquilibriumCell):
     ((2, 5, 8), (2, 4, 8))
     """
 
+    facts = ("span", "memory_length")
+
     def __init__(
         self,
         units,

@@ -67,6 +67,8 @@ class DEQTrellisCell(EquilibriumCell):
     True
     """
 
+    facts = ("groups",)
+
     def __init__(
         self,
         units,

@@ -52,6 +52,8 @@ class GroupedLinear(CheckedLayer):
     (2, 2, 3)
     """
 
+    facts = ("groups",)
+
     def __init__(
         self,
         units: int,

@@ -67,6 +67,7 @@ class LocalRNN(CausalLayer):
     >>> rest = layer(x[:, 6:], initial_state=state)
     """
 
+    facts = ("window", "cell")
     given_parts = ("cell",)
 
     def __init__(

@@ -64,6 +64,8 @@ class MixtureOfSoftmaxes(SoftmaxHead):
     TensorShape([2, 5, 100])
     """
 
+    facts = ("experts",)
+
     def __init__(
         self,
         vocabulary_size: int,

@@ -1,4 +1,4 @@
-"""What a layer's method `outline` is made of: its parts in order, for diagrams."""
+"""What a layer says of itself for diagrams: its parts in order, its settings, what it repeats."""
 
 from typing import Any, NamedTuple
 
@@ -38,3 +38,22 @@ def sublayer(norm: Any, layer: Any, first: bool) -> tuple[Any, ...]:
         first: whether the normalisation comes before it, within the connection, or after the sum.
     """
     return (Residual((norm, layer)),) if first else (Residual((layer,)), norm)
+
+
+class Outlined:
+    """Mixin of layers that say what a diagram shows of them.
+
+    Attributes:
+        facts: settings that it names besides sizes, activation, normalisation and dropout.
+    """
+
+    facts: tuple[str, ...] = ()
+
+    @property
+    def loop(self) -> str:
+        """What is repeated with the same weights, in words; empty if nothing is."""
+        return ""
+
+    def outline(self) -> tuple[Any, ...] | None:
+        """Layers, `Part`s and `Residual`s in order; `None` for the layers within, as called."""
+        return None

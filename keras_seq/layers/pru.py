@@ -69,6 +69,8 @@ class PRU(CausalLayer):
     ((2, 5, 8), [(2, 8), (2, 8)])
     """
 
+    facts = ("groups", "subsampling")
+
     def __init__(
         self,
         units: int,
@@ -110,6 +112,11 @@ class PRU(CausalLayer):
         self.weight_dropout = check_rate(weight_dropout, "weight_dropout")
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    @property
+    def loop(self) -> str:
+        """What is repeated with the same weights."""
+        return "over time"
 
     @property
     def output_units(self) -> int:

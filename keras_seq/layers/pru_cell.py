@@ -65,6 +65,7 @@ class PRUCell(CheckedLayer):
     (2, 5, 16)
     """
 
+    facts = ("groups", "subsampling")
     axes = ("b", "d")
 
     def __init__(

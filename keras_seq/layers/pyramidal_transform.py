@@ -65,6 +65,8 @@ class PyramidalTransform(CheckedLayer):
     (10, 4, 2)
     """
 
+    facts = ("subsampling",)
+
     def __init__(
         self,
         units: int,

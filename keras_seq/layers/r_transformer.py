@@ -79,6 +79,8 @@ class RTransformer(CausalLayer):
     >>> rest = layer(x[:, 4:], initial_state=state)
     """
 
+    facts = ("window", "span", "local_layers", "cell")
+
     def __init__(
         self,
         units,
@@ -128,6 +130,12 @@ class RTransformer(CausalLayer):
         ]
         self.dropout = self.blocks[0].dropout
         self.projection: keras.layers.Dense | None = None
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        reach = self.blocks[0].reach
+        return None if reach is None else 1 + self.levels * (reach - 1)
 
     @property
     def output_units(self) -> int:

@@ -76,6 +76,8 @@ class RTransformerBlock(CausalLayer):
     TensorShape([2, 7, 8])
     """
 
+    facts = ("window", "span", "local_layers", "cell")
+
     def __init__(
         self,
         window,
@@ -122,6 +124,12 @@ class RTransformerBlock(CausalLayer):
             norms[-1],
         )
         self.local_rnns: Any = []
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        local = self.local_layers * (self.window - 1)
+        return None if self.span is None else self.span + local
 
     @property
     def output_units(self) -> int:

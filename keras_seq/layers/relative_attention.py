@@ -67,6 +67,7 @@ class RelativeAttention(CheckedLayer):
     (3, 5, 8)
     """
 
+    facts = ("head_units", "span")
     axes = ("b", "t", "d")
 
     def __init__(

@@ -64,6 +64,8 @@ class SelfAttention(CausalLayer):
     TensorShape([3, 4, 8])
     """
 
+    facts = ("span",)
+
     def __init__(
         self,
         heads,
@@ -89,6 +91,11 @@ class SelfAttention(CausalLayer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        return self.span
 
     @property
     def output_units(self) -> int:

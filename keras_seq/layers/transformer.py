@@ -71,6 +71,8 @@ class Transformer(CausalLayer):
     >>> rest = layer(x[:, 4:], initial_state=state)
     """
 
+    facts = ("span",)
+
     def __init__(
         self,
         units,
@@ -120,6 +122,11 @@ class Transformer(CausalLayer):
         if norm_order == "pre":
             self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="norm")
         self.projection: keras.layers.Dense | None = None
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        return None if self.span is None else 1 + self.levels * (self.span - 1)
 
     @property
     def output_units(self) -> int:

@@ -52,6 +52,8 @@ class TransformerBlock(CausalLayer):
     TensorShape([2, 7, 8])
     """
 
+    facts = ("span",)
+
     def __init__(
         self,
         heads,
@@ -81,6 +83,11 @@ class TransformerBlock(CausalLayer):
             keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=f"norm_{index}")
             for index in (1, 2)
         ]
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        return self.span
 
     @property
     def output_units(self) -> int:

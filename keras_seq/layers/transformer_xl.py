@@ -77,6 +77,8 @@ class TransformerXL(CausalLayer):
     ((3, 5, 8), (3, 2, 4, 8))
     """
 
+    facts = ("head_units", "span", "memory_length")
+
     def __init__(
         self,
         levels,
@@ -179,6 +181,11 @@ class TransformerXL(CausalLayer):
                 )
                 for name in ("content", "position")
             ]
+
+    @property
+    def reach(self) -> int | None:
+        """Input steps whose values an output depends on; `None` for all."""
+        return None if self.span is None else 1 + self.levels * (self.span - 1)
 
     @property
     def output_units(self) -> int:

@@ -109,6 +109,8 @@ class TrellisNet(CausalLayer):
     >>> rest = layer(x[:, 4:], initial_state=state)
     """
 
+    facts = ("groups",)
+
     def __init__(
         self,
         units,
@@ -212,6 +214,11 @@ class TrellisNet(CausalLayer):
                 f"Received: kernel_size={self.kernel_size}, weight_normalization="
                 f"{self.weight_normalization}, weight_dropout={self.weight_dropout}"
             )
+
+    @property
+    def loop(self) -> str:
+        """What is repeated with the same weights."""
+        return f"{self.levels} levels, the same weights at each"
 
     @property
     def output_units(self) -> int:
