@@ -136,6 +136,7 @@ def check_gradients(layer, x: np.ndarray, step: float = 1e-5, rtol: float = 1e-4
     rng = np.random.default_rng(0)
     x = tf.Variable(x, dtype="float64")
     weights = [x, *[w.value for w in layer.trainable_variables]]
+    assert len(weights) > 1, "build the layer before, so that its weights are there"
     out_shape = keras.ops.convert_to_numpy(layer(x)).shape
     coefficients = rng.normal(size=out_shape)
 
