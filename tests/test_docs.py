@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import importlib
 import importlib.util
+import inspect
 import io
 import os
 import pkgutil
@@ -63,6 +64,15 @@ def blocks_of(page: Path) -> Iterator[Block]:
             yield Block(info, text + "\n", start + 1, before)
             start = None
     assert start is None, f"{page.name}: the block at line {start} is not closed"
+
+
+def script(path: str) -> types.ModuleType:
+    """A file of docs/ as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, DOCS / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def name_of(page: Path) -> str:
@@ -253,10 +263,7 @@ def test_readme_has_the_two_commands():
 
 def test_tables_hold_the_zoo():
     """The tables are those that docs/make_tables.py makes from the recipes."""
-    spec = importlib.util.spec_from_file_location("make_tables", DOCS / "make_tables.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("make_tables.py")
     stale = [name_of(page) for page in module.stale()]
     assert not stale, f"run `python docs/make_tables.py`: {stale}"
     for page in (ROOT / "README.md", DOCS / "models.md"):
@@ -265,16 +272,13 @@ def test_tables_hold_the_zoo():
 
 
 def test_diagrams_are_those_of_the_script():
-    spec = importlib.util.spec_from_file_location("make_diagrams", DOCS / "make_diagrams.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("make_diagrams.py")
     for name, text in module.diagrams().items():
         assert (DOCS / "images" / name).read_text() == text, f"run docs/make_diagrams.py: {name}"
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and mkdocs make them."""
+    """The anchors of a page's headings, as GitHub and the site make them."""
     text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.S | re.M)
     found = set()
     for heading in re.findall(r"^#+ +(.*)$", text, re.M):
@@ -297,23 +301,40 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_navigation():
-    listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
-    on_disk = {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
-    assert listed == on_disk
+    groups = script("conf.py").navigation.values()
+    listed = ["index", *(page for group in groups for page in group)]
+    on_disk = {str(page.relative_to(DOCS).with_suffix("")) for page in DOCS.rglob("*.md")}
+    assert set(listed) == on_disk
+    assert len(listed) == len(set(listed))
 
 
-def test_what_the_site_publishes():
-    """Pages and pictures; what makes them, and what they are made of, stays away."""
-    config = (ROOT / "mkdocs.yml").read_text()
-    (listed,) = re.findall(r"^exclude_docs: \|\n((?:  .*\n)+)", config, re.M)
-    patterns = listed.split()
-    for file in DOCS.rglob("*"):
-        path = f"/{file.relative_to(DOCS)}"
-        if file.is_dir() or "__pycache__" in path:
-            continue
-        excluded = any(path.startswith(p) or file.match(p) for p in patterns)
-        published = file.suffix == ".md" or path.startswith("/images/")
-        assert published != excluded, path
+@pytest.mark.parametrize("name", [name for name in keras_seq.__all__ if name[0] != "_"])
+def test_reference_holds_every_public_name(name):
+    reference, part = script("_ext/reference.py"), f"keras_seq.{name}"
+    assert f"```{{reference}} {part}\n" in (DOCS / "reference" / f"{name}.md").read_text()
+    module = importlib.import_module(part)
+    public = {name for name in module.__all__ if not inspect.ismodule(getattr(module, name))}
+    if name == "zoo":
+        public.update(module.names())
+    text = reference.markdown_of(part)
+    entries = re.findall(r"^`+\{py:(\w+)\} (\w+)", text, re.M)
+    assert {entry for kind, entry in entries if kind in ("class", "function", "data")} == public
+    for entry in public:
+        row = re.search(rf"^\| \[`{entry}`\]\(#{part}.{entry}\) \| (.*) \|$", text, re.M)
+        assert row and len(row[1]) > 5, f"{part}.{entry} says nothing of itself"
+
+
+def test_reference_reads_docstrings():
+    text = script("_ext/reference.py").body(
+        "Does it.\n\n    a = b\n\nArgs:\n    x: what\n        goes in.\n    **kwargs: more.\n\n"
+        "Returns:\n    What comes out.\n\nExample:\n\n>>> 1 + 1\n2"
+    )
+    assert text.split("\n") == [
+        *("Does it.", "", "    a = b", "", "", "**Args**", ""),
+        *("- `x`: what", "  goes in.", "- `**kwargs`: more.", ""),
+        *("", "**Returns**", "", "What comes out.", ""),
+        *("**Example**", "", "", "```pycon", ">>> 1 + 1", "2", "```"),
+    ]
 
 
 def test_pictures_are_described():
