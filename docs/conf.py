@@ -14,6 +14,7 @@ html_title = f"keras_seq {version}"
 
 # What stands in the navigation, by group. A page that is in none fails the build.
 navigation = {
+    "Start": ["install", "my_own_text", "my_keras_model", "trellisnet_in_80_lines"],
     "Models": ["models", "sequence_models", "pretrained", "results"],
     "Layers": [
         "layers/trellisnet",
