@@ -186,6 +186,11 @@ def test_files_of_pages_have_types(with_files_of_pages):
     check_by([*command, *paths], folder)
 
 
+def test_trellisnet_has_80_lines():
+    first = next(blocks_of(DOCS / "trellisnet_in_80_lines.md"))
+    assert len(first.text.splitlines()) <= 80
+
+
 @pages
 def test_code_that_is_not_run_says_why(page):
     """The line before a `notest` block names what it needs."""
