@@ -7,6 +7,7 @@ from keras_seq._arguments import check_choice, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.causal_layer import EquilibriumCell
+from keras_seq.ops.lstm import Gates, lstm_step
 from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
@@ -287,8 +288,7 @@ class DEQTrellisCell(EquilibriumCell):
         pre = self._convolve(hidden, context["kernel"]) + context["injected"]
         i, o, g, f = ops.split(pre, 4, axis=-1)
         past = ops.concatenate([context["cell"], c[:, :-1]], axis=1)
-        c = ops.sigmoid(f) * past + ops.sigmoid(i) * ops.tanh(g)
-        h = ops.sigmoid(o) * ops.tanh(c)
+        h, c, _ = lstm_step(Gates(i, f, g, o), past)
         return ops.concatenate([h, c], axis=-1)
 
     def call(self, z, x, training=None, initial_state=None):

@@ -6,23 +6,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_integer
+from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.ops import time_shift as shift
-from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.ops.products import matrix_product
-from keras_seq.ops.trellis.fused import folded_input, folds_input, run_fused_levels
 from keras_seq.ops.trellis.gates import TrellisGates, get_gates
-from keras_seq.ops.trellis.groups import GroupProduct, spread_blocks
-from keras_seq.ops.trellis.levels import DenseProduct, run_levels, stretch_count
+from keras_seq.ops.trellis.kernels import Kernels, dense_kernels, group_kernels
 from keras_seq.ops.trellis.plan import TrellisPlan
-from keras_seq.ops.trellis.step import run_step
-from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
-from keras_seq.ops.weight_norm import direction_norm, weight_normalize
-
-STATE_KINDS = ("exact", "history")
+from keras_seq.ops.trellis.run import run_trellis
+from keras_seq.ops.trellis.state import STATE_KINDS, kind_of, zero_state
+from keras_seq.ops.weight_drop import weight_drop_mask
+from keras_seq.ops.weight_norm import direction_norm
 
 
 @export("keras_seq.layers.TrellisNet")
@@ -136,38 +130,25 @@ class TrellisNet(CausalLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_integer("units", units, 0)
-        for name, value in (
-            ("output_units", output_units),
-            ("levels", levels),
-            ("kernel_size", kernel_size),
-            ("injection_frequency", injection_frequency),
-        ):
-            check_integer(name, value, 1)
-        for name, rate in (("hidden_dropout", hidden_dropout), ("weight_dropout", weight_dropout)):
-            if not 0 <= rate < 1:
-                raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={rate}")
-        if state not in STATE_KINDS:
-            raise ValueError(f"`state` must be one of {STATE_KINDS}. Received: state={state!r}")
-        self.units = units
-        self._output_units = output_units
-        self.levels = levels
-        self.kernel_size = kernel_size
+        self.units = check_integer("units", units, 0)
+        self._output_units = check_integer("output_units", output_units)
+        self.levels = check_integer("levels", levels)
+        self.kernel_size = check_integer("kernel_size", kernel_size)
         several = isinstance(dilation_rate, Sequence)
         cycle = tuple(dilation_rate) if several else (dilation_rate,)
         for dilation in cycle or (0,):
-            check_integer("dilation_rate", dilation, 1)
+            check_integer("dilation_rate", dilation)
         self.dilation_rate = cycle if several else cycle[0]
         self.activation = activation
         self.gates: TrellisGates = get_gates(activation)
         self.groups = None if groups is None else tuple(groups)
-        self.injection_frequency = injection_frequency
+        self.injection_frequency = check_integer("injection_frequency", injection_frequency)
         self.auxiliary_frequency = auxiliary_frequency
         self.weight_normalization = weight_normalization
-        self.hidden_dropout = hidden_dropout
-        self.weight_dropout = weight_dropout
+        self.hidden_dropout = check_rate(hidden_dropout, "hidden_dropout")
+        self.weight_dropout = check_rate(weight_dropout, "weight_dropout")
         self.temporal_weight_dropout = temporal_weight_dropout
-        self.state = state
+        self.state = check_choice("state", state, STATE_KINDS)
         self.unroll = unroll
         self.rematerialize = rematerialize
         self.kernel_initializer = _initializer(kernel_initializer)
@@ -177,7 +158,7 @@ class TrellisNet(CausalLayer):
         self.seed_generator = keras.random.SeedGenerator(seed)
         self._check_groups()
         if auxiliary_frequency is not None:
-            check_integer("auxiliary_frequency", auxiliary_frequency, 1)
+            check_integer("auxiliary_frequency", auxiliary_frequency)
             if auxiliary_frequency > levels:
                 raise ValueError(
                     "`auxiliary_frequency` must be at most `levels`, or no level has an auxiliary "
@@ -190,6 +171,8 @@ class TrellisNet(CausalLayer):
             collected=tuple(level - 1 for level in self.auxiliary_levels),
             width=self.width,
             output_units=output_units,
+            gates=self.gates,
+            groups=self.groups,
         )
 
     def _check_groups(self):
@@ -197,7 +180,7 @@ class TrellisNet(CausalLayer):
         if groups is None:
             return
         for width in groups or (0,):
-            check_integer("groups", width, 1)
+            check_integer("groups", width)
         if sum(groups) != self.width:
             raise ValueError(
                 "`groups` must sum to `units + output_units`. Received: "
@@ -240,12 +223,7 @@ class TrellisNet(CausalLayer):
     @property
     def receptive_field(self) -> int:
         """Input steps that an output depends on, its own included."""
-        dilations = self._plan.dilations
-        if self.groups is not None:  # one level a group is spent on the way to the next group
-            upper = sorted(dilations[1:])
-            return 1 + sum(upper[len(self.groups) - 1 :])
-        reach = max(self.kernel_size - 1, 1)  # of the cell where there is one tap only
-        return 1 + (self.kernel_size - 1) * dilations[0] + reach * sum(dilations[1:])
+        return self._plan.receptive_field
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -255,75 +233,60 @@ class TrellisNet(CausalLayer):
             self._build_groups()
 
     def _build_dense(self):
-        channels = self.gates.blocks * self.width
-        whole = (self.kernel_size, self.input_features + self.width, channels)
+        features, channels = self.input_features, self.gates.blocks * self.width
+        whole = (self.kernel_size, features + self.width, channels)
 
-        def part(start, stop):
+        def part(start, stop):  # of one draw over input and hidden channels
             def draw(shape, dtype=None):
                 return self.kernel_initializer(whole, dtype=dtype)[:, start:stop]
 
             return draw
 
-        options = {"regularizer": self.kernel_regularizer, "autocast": False}
-        self.kernel_input = self.add_weight(
-            name="kernel_input",
-            shape=(self.kernel_size, self.input_features, channels),
-            initializer=part(0, self.input_features),
-            **options,
+        def norm_of(direction):
+            return lambda shape, dtype=None: ops.cast(direction_norm(direction.value), dtype)
+
+        self.kernel_input = self._add_kernel(
+            "kernel_input", (self.kernel_size, features, channels), part(0, features)
         )
-        self.kernel_hidden = self.add_weight(
-            name="kernel_hidden",
-            shape=(self.kernel_size, self.width, channels),
-            initializer=part(self.input_features, None),
-            **options,
+        self.kernel_hidden = self._add_kernel(
+            "kernel_hidden", (self.kernel_size, self.width, channels), part(features, None)
         )
         if self.weight_normalization:  # gains start at the norms, so the kernel at its direction
-
-            def norm_of(direction):
-                return lambda shape, dtype=None: ops.cast(direction_norm(direction.value), dtype)
-
-            self.gain_input = self.add_weight(
-                name="gain_input",
-                shape=(channels,),
-                initializer=norm_of(self.kernel_input),
-                autocast=False,
+            kernels = (self.kernel_input, self.kernel_hidden)
+            self.gain_input, self.gain_hidden = (
+                self._add_vector(f"gain_{name}", channels, norm_of(kernel))
+                for name, kernel in zip(("input", "hidden"), kernels, strict=True)
             )
-            self.gain_hidden = self.add_weight(
-                name="gain_hidden",
-                shape=(channels,),
-                initializer=norm_of(self.kernel_hidden),
-                autocast=False,
-            )
-        self.bias = self.add_weight(
-            name="bias", shape=(channels,), initializer=self.bias_initializer, autocast=False
-        )
+        self.bias = self._add_vector("bias", channels, self.bias_initializer)
 
     def _build_groups(self):
-        gates, groups = self.gates, self.groups or ()
+        gates, below = self.gates, self.input_features
         self.kernels_recurrent, self.kernels_below, self.biases = [], [], []
-        below = self.input_features
-        for index, width in enumerate(groups):
-            for name, rows, blocks, place in (
+        for place, width in enumerate(self.groups or (), start=1):
+            for name, rows, blocks, kernels in (
                 ("recurrent", width, gates.recurrent_blocks, self.kernels_recurrent),
                 ("below", below, gates.input_blocks, self.kernels_below),
             ):
-                kernel = self.add_weight(
-                    name=f"kernel_{name}_{index + 1}",
-                    shape=(rows, len(blocks) * width),
-                    initializer=self.kernel_initializer,
-                    regularizer=self.kernel_regularizer,
-                    autocast=False,
+                shape = (rows, len(blocks) * width)
+                kernels.append(
+                    self._add_kernel(f"kernel_{name}_{place}", shape, self.kernel_initializer)
                 )
-                place.append(kernel)
             self.biases.append(
-                self.add_weight(
-                    name=f"bias_{index + 1}",
-                    shape=(gates.blocks * width,),
-                    initializer=self.bias_initializer,
-                    autocast=False,
-                )
+                self._add_vector(f"bias_{place}", gates.blocks * width, self.bias_initializer)
             )
             below = width
+
+    def _add_kernel(self, name, shape, initializer):
+        return self.add_weight(
+            shape=shape,
+            initializer=initializer,
+            regularizer=self.kernel_regularizer,
+            autocast=False,
+            name=name,
+        )
+
+    def _add_vector(self, name, size, initializer):
+        return self.add_weight(shape=(size,), initializer=initializer, autocast=False, name=name)
 
     def get_masks(self, batch_size):
         """Draws the dropout masks of one call.
@@ -358,26 +321,17 @@ class TrellisNet(CausalLayer):
             batch_size: the batch size b, an integer or a scalar tensor.
             kind: `"exact"`, `"history"`, or `None` for the layer's `state`.
         """
-        kind = self.state if kind is None else kind
-        plan, dtype = self._plan, self.compute_dtype
-        if kind == "history":
-            return [ops.zeros((batch_size, self.width), dtype) for _ in range(2)]
-        if kind != "exact":
-            raise ValueError(f"`kind` must be one of {STATE_KINDS}. Received: kind={kind!r}")
-        if not self.built:
+        kind = check_choice("kind", self.state if kind is None else kind, STATE_KINDS)
+        if kind == "exact" and not self.built:
             raise ValueError(
                 "The exact state holds past inputs, so the layer must be built first. "
                 "Call the layer once, or its `build((b, t, d))`."
             )
-        return {
-            "hidden": ops.zeros((batch_size, plan.hidden_steps, self.width), dtype),
-            "cell": ops.zeros((batch_size, plan.cell_steps, self.width), dtype),
-            "input": ops.zeros((batch_size, plan.input_steps, self.input_features), dtype),
-        }
+        return zero_state(self._plan, kind, batch_size, self.input_features, self.compute_dtype)
 
     def kind_of(self, state) -> str:
         """The kind of a state, by its structure."""
-        return _kind_of(state)
+        return kind_of(state)
 
     def call(
         self,
@@ -388,132 +342,41 @@ class TrellisNet(CausalLayer):
         return_auxiliary=False,
         masks=None,
     ):
-        plan = self._plan
-        kind = self.state if initial_state is None else _kind_of(initial_state)
-        if return_auxiliary and not plan.collected:
+        if return_auxiliary and not self.auxiliary_levels:
             raise ValueError(
                 "There are no auxiliary outputs to return: set `auxiliary_frequency` when making "
                 "the layer."
             )
         if masks is None:
             masks = self.get_masks(ops.shape(x)[0]) if training else {}
-        product, weights, input_kernel, bias = self._prepare(masks)
-        mask = masks.get("hidden")
-        mask = None if mask is None else ops.cast(mask, self.compute_dtype)
+        kind = self.state if initial_state is None else kind_of(initial_state)
+        results = run_trellis(
+            self._plan,
+            self._kernels(masks),
+            x,
+            initial_state,
+            mask=masks.get("hidden"),
+            next_kind=kind if return_state else None,
+            with_auxiliary=return_auxiliary,
+            training=training,
+            unroll=self.unroll,
+            rematerialize=self.rematerialize,
+        )
+        asked = [part for part in results if part is not None]
+        return asked[0] if len(asked) == 1 else tuple(asked)
 
-        input_past, hidden_past, cell_past = self._unpack(initial_state)
-        options = {
-            "hidden_past": hidden_past,
-            "cell_past": cell_past,
-            "mask": mask,
-            "stretches": stretch_count(self.levels) if self.rematerialize and training else 1,
-            "return_past": return_state and kind == "exact",
-        }
-        given, count = x, None
-        if x.shape[1] != 1:
-            finite = finite_steps(x)
-            x = only(finite, x)
-            count = seen_lost(finite, 0, ops.shape(x)[1], self.receptive_field)
-
-        def seen(part, count):
-            return part if count is None else marked(part, count)
-
-        exact = isinstance(initial_state, dict)
-        dense = self.groups is None
-        step = exact and x.shape[1] == 1 and dense and self.kernel_size > 1
-        fused = bool(training and self.unroll and dense and self.gates.has_gradient and not step)
-        folded = fused and folds_input(plan, x.shape[2])
-        if folded:
-            weights[0], injections = folded_input(
-                plan, x, input_past, weights[0], input_kernel, bias
-            )
-        else:
-            injections = self._inject(x, input_past, input_kernel, bias)
-        if step:
-            run = run_step(plan, self.gates, weights[0], injections, bias, initial_state, mask)
-        elif fused:
-            run = run_fused_levels(plan, weights[0], injections, bias, folded=folded, **options)
-        else:
-            loop = not self.unroll and not options["return_past"] and input_past is None
-            run = run_levels(plan, product, weights, injections, bias, unroll=not loop, **options)
-        z, c, collected, next_hidden, next_cell = run
-        results = [seen(z[..., -self.output_units :], count)]
-        after = None if count is None else count[:, -1:]  # what the state saw
-        if return_auxiliary:
-            each = None if count is None else count[:, None]
-            results.append(seen(ops.stack(collected, axis=1), each))
-        if return_state and kind == "exact":
-            results.append(
-                {
-                    "hidden": seen(_packed(next_hidden), after),
-                    "cell": seen(_packed(next_cell), after),
-                    "input": shift.last(given, plan.input_steps, input_past),
-                }
-            )
-        elif return_state:
-            results.append([seen(part[:, -1:], after)[:, 0] for part in (z, c)])
-        return results[0] if len(results) == 1 else tuple(results)
-
-    def _prepare(self, masks):
-        """The kernels of this call: dropped, normalised, in matrix form and compute dtype."""
-        dtype = self.compute_dtype
+    def _kernels(self, masks) -> Kernels:
+        """The kernels of a call, which all its levels share."""
         if self.groups is not None:
-            return self._prepare_groups()
-
-        def kernel_of(name):
-            kernel = ops.convert_to_tensor(getattr(self, f"kernel_{name}"))
-            mask = masks.get(f"weight_{name}")
-            if mask is not None:
-                kernel = weight_drop(kernel, mask)
-            if self.weight_normalization:
-                kernel = weight_normalize(kernel, getattr(self, f"gain_{name}"))
-            rows = self.kernel_size * int(kernel.shape[1])
-            return ops.cast(ops.reshape(kernel, (rows, int(kernel.shape[2]))), dtype)
-
-        product = DenseProduct(self._plan, self.gates)
-        return product, [kernel_of("hidden")], kernel_of("input"), ops.cast(self.bias, dtype)
-
-    def _prepare_groups(self):
-        gates, dtype = self.gates, self.compute_dtype
-        weights, input_kernel = [], None
-        for index in range(len(self.groups or ())):
-            recurrent, below = (
-                spread_blocks(ops.cast(kernels[index], dtype), used, gates.blocks)
-                for kernels, used in (
-                    (self.kernels_recurrent, gates.recurrent_blocks),
-                    (self.kernels_below, gates.input_blocks),
-                )
-            )
-            if index == 0:
-                input_kernel, matrix = below, recurrent
-            else:
-                matrix = ops.concatenate([recurrent, below], axis=0)
-            weights += [matrix, ops.cast(self.biases[index], dtype)]
-        return GroupProduct(self._plan, gates, self.groups or ()), weights, input_kernel, weights[1]
-
-    def _unpack(self, state):
-        """The past of the input, and of the hidden and cell sequence of each level."""
-        plan = self._plan
-        if state is None:
-            return None, None, None
-        if isinstance(state, dict):
-            hidden, cell = plan.unpack_hidden(state["hidden"]), plan.unpack_cell(state["cell"])
-            return state["input"], hidden, cell
-        h, c = (vector[:, None] for vector in state)
-        hidden = {d: ops.repeat(h, (self.kernel_size - 1) * d, axis=1) for d in {*plan.dilations}}
-        cell = {d: ops.repeat(c, d, axis=1) for d in {*plan.dilations}}
-        return None, [hidden[d] for d in plan.dilations], [cell[d] for d in plan.dilations]
-
-    def _inject(self, x, past, kernel, bias):
-        """The injected input of each dilation, computed once a call."""
-        injections = {}
-        for dilation in self._plan.injected_dilations:
-            if self.groups is None:
-                seen = shift.windows(x, self.kernel_size, dilation, past)
-            else:  # the current step alone
-                seen = x
-            injections[dilation] = matrix_product(seen, kernel) + bias
-        return injections
+            weights = (self.kernels_recurrent, self.kernels_below, self.biases)
+            return group_kernels(self.gates, *weights, dtype=self.compute_dtype)
+        return dense_kernels(
+            (self.kernel_input, self.kernel_hidden),
+            (self.gain_input, self.gain_hidden) if self.weight_normalization else (None, None),
+            (masks.get("weight_input"), masks.get("weight_hidden")),
+            self.bias,
+            dtype=self.compute_dtype,
+        )
 
     def get_config(self):
         activation = self.activation
@@ -572,23 +435,7 @@ class TrellisNet(CausalLayer):
         return trellis_from_rnn(cls, layers, horizon, **kwargs)
 
 
-def _packed(parts):
-    """The levels' parts of a state side by side; a single step has packed them already."""
-    return ops.concatenate(parts, axis=1) if isinstance(parts, list) else parts
-
-
 def _initializer(identifier):
     if identifier is None:
         return keras.initializers.RandomNormal(stddev=0.01)
     return keras.initializers.get(identifier)
-
-
-def _kind_of(state) -> str:
-    if isinstance(state, dict):
-        return "exact"
-    if isinstance(state, list | tuple) and len(state) == 2:
-        return "history"
-    raise ValueError(
-        "`initial_state` must be a dict (exact) or a pair [h, c] (history), as from "
-        f"`get_initial_state`. Received: {type(state).__name__}"
-    )

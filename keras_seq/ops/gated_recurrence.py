@@ -10,6 +10,7 @@ step. The graph has one loop body each way, whatever the number of steps.
 from keras import ops
 
 from keras_seq._backend import read, scan
+from keras_seq.ops.lstm import Gates, lstm_step
 
 
 def gated_recurrence(projected, kernel, hidden, cell):
@@ -59,9 +60,9 @@ def gates_of(pre, cell):
         Hidden, cell, and the four gates after their activations.
     """
     f, g, i, o = ops.split(pre, 4, axis=-1)
-    f, g, i, o = ops.sigmoid(f), ops.tanh(g), ops.sigmoid(i), ops.sigmoid(o)
-    cell = f * cell + i * g
-    return o * ops.tanh(cell), cell, (f, g, i, o)
+    hidden, cell, kept = lstm_step(Gates(i, f, g, o), cell)
+    i, f, g, o = kept.gates
+    return hidden, cell, (f, g, i, o)
 
 
 def _forward(projected, kernel, hidden, cell):
@@ -77,6 +78,8 @@ def _forward(projected, kernel, hidden, cell):
 
 def _backward(kernel, before, h, c, gates, d_hidden, d_cell):
     """Gradients of projected, kernel, and the state before the first step.
+
+    It is that of `lstm_step_gradient`, with all that is known before the loop kept out of it.
 
     A step that is not finite hands nothing back: its slopes, times a gradient of zero, would be
     NaN for all steps before it.

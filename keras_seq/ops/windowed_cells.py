@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from keras_seq.ops.lstm import Gates, lstm_step, lstm_step_gradient
+
 BLOCKS = {"gru": 3, "lstm": 4, "rnn": 1}  # r, z, n; i, f, g, o; one
 
 
@@ -98,40 +100,21 @@ class LSTM:
 
     def forward(self, x, state, kernels):
         (x,) = x
-        if state is not None:
-            x = x + ops.matmul(state[0], kernels[0])
-        i, f, g, o = ops.split(x, 4, axis=-1)
-        i, g, o = ops.sigmoid(i), ops.tanh(g), ops.sigmoid(o)
-        if state is None:
-            before, f, cell = None, None, None
-            c = i * g
-        else:
-            before, cell = state
-            f = ops.sigmoid(f)
-            c = f * cell + i * g
-        bent = ops.tanh(c)
-        return (o * bent, c), Kept(before, (i, f, g, o, cell, bent))
+        before, cell = (None, None) if state is None else state
+        if before is not None:
+            x = x + ops.matmul(before, kernels[0])
+        h, c, kept = lstm_step(Gates(*ops.split(x, 4, axis=-1)), cell)
+        return (h, c), Kept(before, kept)
 
     def start(self, upstream):
         return (upstream, None)
 
     def backward(self, kept, d_state, turned):
-        dh, dc = d_state
-        i, f, g, o, cell, bent = kept.values
-        d_bent = dh * o
-        d_o = d_bent * bent
-        through = d_bent - d_o * bent
-        dc = through if dc is None else dc + through
-        d_g = dc * i
-        d_i = d_g * g
-        d_f = ops.zeros_like(i)
-        if cell is not None:
-            d_f = dc * f * cell
-            d_f = d_f - d_f * f
-        d_input = ops.concatenate([d_i - d_i * i, d_f, d_g - d_i * g, d_o - d_o * o], axis=-1)
-        if cell is None:
+        d_gates, d_cell = lstm_step_gradient(kept.values, *d_state)
+        d_input = ops.concatenate(d_gates, axis=-1)
+        if kept.before is None:
             return (d_input,), None, None
-        return (d_input,), (d_input,), (ops.matmul(d_input, turned[0]), dc * f)
+        return (d_input,), (d_input,), (ops.matmul(d_input, turned[0]), d_cell)
 
 
 class RNN:

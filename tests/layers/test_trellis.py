@@ -276,7 +276,7 @@ def test_errors_name_the_argument():
     for message, options in {
         "`levels` must be an integer of at least 1": {"levels": 0},
         "`dilation_rate` must be an integer of at least 1": {"dilation_rate": (1, 0)},
-        r"`hidden_dropout` must be in \[0, 1\)": {"hidden_dropout": 1.0},
+        r"`hidden_dropout` must be a number in \[0, 1\)": {"hidden_dropout": 1.0},
         "`auxiliary_frequency` must be at most `levels`": {"auxiliary_frequency": 9},
         r"`groups` must sum to `units \+ output_units`": {"groups": (1, 2)},
         "`state` must be one of": {"state": "both"},

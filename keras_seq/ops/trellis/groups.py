@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_seq.ops.products import matrix_product
-from keras_seq.ops.trellis.levels import masked_pair, previous_hidden
+from keras_seq.ops.trellis.dense import masked_pair, previous_hidden
 from keras_seq.ops.trellis.plan import TrellisPlan
 
 
@@ -16,13 +16,11 @@ class GroupProduct:
 
     Args:
         plan: the trellis; its kernel has two taps.
-        gates: its gates.
         groups: the widths of the groups.
     """
 
-    def __init__(self, plan: TrellisPlan, gates, groups: tuple[int, ...]):
+    def __init__(self, plan: TrellisPlan, groups: tuple[int, ...]):
         self.plan = plan
-        self.gates = gates
         self.groups = groups
         self.distinct_levels = len(groups)
 
@@ -44,7 +42,7 @@ class GroupProduct:
             else:
                 seen = ops.concatenate([past[g], below[g - 1]], axis=-1)
                 pre = matrix_product(seen, matrix) + bias
-            h, c = self.gates(pre, raw[g], cells[g])
+            h, c = self.plan.gates(pre, raw[g], cells[g])
             hidden.append(h)
             new_cells.append(c)
         return ops.concatenate(hidden, axis=-1), ops.concatenate(new_cells, axis=-1)
@@ -55,21 +53,3 @@ class GroupProduct:
             pieces.append(sequence[..., start : start + width])
             start += width
         return pieces
-
-
-def spread_blocks(kernel, used: tuple[int, ...], blocks: int):
-    """Puts the column blocks of a kernel at their places among all blocks, zeros elsewhere.
-
-    Args:
-        kernel: `(d, len(used) * width)`.
-        used: the blocks that it holds.
-        blocks: how many there are.
-
-    Returns:
-        A kernel `(d, blocks * width)`.
-    """
-    if len(used) == blocks:
-        return kernel
-    pieces = dict(zip(used, ops.split(kernel, len(used), axis=-1), strict=True))
-    zero = ops.zeros_like(next(iter(pieces.values())))
-    return ops.concatenate([pieces.get(block, zero) for block in range(blocks)], axis=-1)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from keras_seq.ops.trellis.gates import TrellisGates
+
 
 class TrellisPlan(NamedTuple):
     """Sizes and switches of a trellis, all known before the call. Levels count from 0 here.
@@ -13,6 +15,8 @@ class TrellisPlan(NamedTuple):
         collected: the levels whose outputs are auxiliary outputs.
         width: channels of the hidden sequence.
         output_units: the last channels, which are the output.
+        gates: what follows the product of each level.
+        groups: widths of the groups of a mixed-group kernel, or `None` for a dense one.
     """
 
     kernel_size: int
@@ -21,10 +25,21 @@ class TrellisPlan(NamedTuple):
     collected: tuple[int, ...]
     width: int
     output_units: int
+    gates: TrellisGates
+    groups: tuple[int, ...] | None = None
 
     @property
     def levels(self) -> int:
         return len(self.dilations)
+
+    @property
+    def receptive_field(self) -> int:
+        """Input steps that an output depends on, its own included."""
+        if self.groups is not None:  # one level a group is spent on the way to the next group
+            upper = sorted(self.dilations[1:])
+            return 1 + sum(upper[len(self.groups) - 1 :])
+        reach = max(self.kernel_size - 1, 1)  # of the cell where there is one tap only
+        return 1 + self.padding(0) + reach * sum(self.dilations[1:])
 
     @property
     def hidden_rows(self) -> int:
@@ -84,19 +99,3 @@ class TrellisPlan(NamedTuple):
                 result.append((first, end, 1))
             first = end
         return result
-
-    def unpack_hidden(self, packed):
-        """Cuts `(b, hidden_steps, width)` into the past of each level."""
-        return _unpack(packed, [self.padding(level) for level in range(self.levels)])
-
-    def unpack_cell(self, packed):
-        """Cuts `(b, cell_steps, width)` into the past of each level."""
-        return _unpack(packed, list(self.dilations))
-
-
-def _unpack(packed, lengths):
-    pieces, start = [], 0
-    for length in lengths:
-        pieces.append(packed[:, start : start + length])
-        start += length
-    return pieces

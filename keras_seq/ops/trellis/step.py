@@ -9,25 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_seq.ops.products import matrix_product
-from keras_seq.ops.trellis.plan import TrellisPlan
+from keras_seq.ops.trellis.call import Levels, TrellisCall, injections
 
 
-def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mask=None):
-    """Runs all levels for one step.
-
-    Args:
-        plan: the trellis, with two taps or more.
-        gates: its gates.
-        kernel: `(k * width, channels)`.
-        injections: a dict from dilation to the injected input, `(b, 1, channels)`.
-        bias_only: what levels without injection get instead, `(channels,)`.
-        state: the exact state before the step.
-        mask: the dropout mask of the convolution's hidden input, `(b, 1, width)`, or `None`.
-
-    Returns:
-        The final hidden and cell sequence `(b, 1, width)`, the list of collected outputs, and the
-        packed hidden and cell part of the next state.
-    """
+def run_step(call: TrellisCall) -> Levels:
+    """Runs all levels for one step; the kernel has two taps or more, the state is an exact one."""
+    plan, state, mask = call.plan, call.state, call.mask
+    (kernel,) = call.kernels.hidden
+    injected = injections(call)
     levels, taps, width = plan.levels, plan.kernel_size - 1, plan.width
     starts = _starts([plan.padding(level) for level in range(levels)])
     places = [
@@ -47,15 +36,16 @@ def run_step(plan: TrellisPlan, gates, kernel, injections, bias_only, state, mas
         below.append(z)
         cells_below.append(c)
         pre = from_past[:, level : level + 1]
-        pre = pre + (injections[dilation] if plan.injected[level] else bias_only)
+        pre = pre + (injected[dilation] if plan.injected[level] else call.kernels.bias)
         if level:  # below the first level all is zero
             pre = pre + matrix_product(z if mask is None else z * mask, current)
         newest = (level + 1) * taps
-        z, c = gates(pre, past[:, newest - 1 : newest], past_cells[:, level : level + 1])
+        z, c = plan.gates(pre, past[:, newest - 1 : newest], past_cells[:, level : level + 1])
         if level in plan.collected:
             collected.append(z[..., -plan.output_units :])
     hidden = _moved(state["hidden"], below, starts)
-    return z, c, collected, hidden, _moved(state["cell"], cells_below, cell_starts)
+    cell = _moved(state["cell"], cells_below, cell_starts)
+    return Levels(z, c, collected, hidden, cell)
 
 
 def _starts(lengths) -> list[int]:

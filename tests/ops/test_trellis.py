@@ -1,4 +1,4 @@
-"""The written-out gradient of training against automatic differentiation."""
+"""The ways to run a trellis against the naive one, values and gradients."""
 
 import keras
 import numpy as np
@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from keras_seq.layers import TrellisNet
-from keras_seq.ops.trellis import fused
+from keras_seq.ops.trellis import fused_inputs, run
+from keras_seq.ops.trellis.naive import run_naive
+from keras_seq.ops.trellis.step import run_step
 
 WIDE = keras.initializers.RandomNormal(stddev=0.5, seed=5)
 SHAPES = {
@@ -67,41 +69,74 @@ def gradients(layer, x, state, training, masks):
 def folded(request, monkeypatch):
     """Whether inputs of any width are folded into the levels, or only narrow ones."""
     if request.param:
-        monkeypatch.setattr(fused, "_FOLDED_SHARE", 0)
+        monkeypatch.setattr(fused_inputs, "_FOLDED_SHARE", 0)
     return request.param
 
 
 def test_only_narrow_inputs_are_folded(folded):
     layer = make()
-    assert fused.folds_input(layer._plan, 3) == folded
+    assert fused_inputs.folds_input(layer._plan, 3) == folded
     wide = TrellisNet(120, 10, levels=2)
     wide.build((None, None, 1))
-    assert fused.folds_input(wide._plan, 1)
+    assert fused_inputs.folds_input(wide._plan, 1)
     sparse = make(**SHAPES["sparse_injection"])
-    assert not fused.folds_input(sparse._plan, 3)
+    assert not fused_inputs.folds_input(sparse._plan, 3)
 
 
-@pytest.mark.parametrize("kind", [None, "history", "exact"])
+def naively(monkeypatch, *arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "choose_runner", lambda *_: run_naive)
+        return keras.tree.flatten(gradients(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("kind", "folded"),
+    [(None, False), ("history", False), ("exact", False), ("exact", True)],
+    indirect=["folded"],
+)
 @pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
-def test_equals_automatic_differentiation(options, kind, folded):
-    """Of outputs, auxiliary outputs and returned state, by inputs, initial state and weights."""
+def test_equals_the_naive_trellis(options, kind, folded, monkeypatch):
+    """Outputs, auxiliary outputs and returned state, by inputs, initial state and weights."""
     layer = make(**options)
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 3)))
     state = None if kind is None else random_state(layer, kind, 2)
     masks = layer.get_masks(2)
-    expected = keras.tree.flatten(gradients(layer, x, state, False, masks))
-    got = keras.tree.flatten(gradients(layer, x, state, True, masks))
+    expected = naively(monkeypatch, layer, x, state, True, masks)
+    for training in (True,) if folded else (False, True):
+        got = keras.tree.flatten(gradients(layer, x, state, training, masks))
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["three_taps", "sparse_injection", "hidden_dropout"])
+def test_a_step_equals_the_naive_trellis(name, monkeypatch):
+    layer = make(**SHAPES[name])
+    x, state = tf.ones((2, 1, 3), "float64"), random_state(layer, "exact", 2)
+    masks = layer.get_masks(2)
+    expected = naively(monkeypatch, layer, x, state, False, masks)
+    chosen, choose = [], run.choose_runner
+
+    def recorded(*arguments):
+        chosen.append(choose(*arguments))
+        return chosen[-1]
+
+    monkeypatch.setattr(run, "choose_runner", recorded)
+    got = keras.tree.flatten(gradients(layer, x, state, False, masks))
+    assert chosen == [run_step]
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "folded"),
     [
-        "past_longer_than_input",
-        pytest.param("three_taps", marks=pytest.mark.slow),
-        pytest.param("rematerialized", marks=pytest.mark.slow),
+        ("past_longer_than_input", True),
+        pytest.param("past_longer_than_input", False, marks=pytest.mark.slow),
+        pytest.param("three_taps", False, marks=pytest.mark.slow),
+        pytest.param("three_taps", True, marks=pytest.mark.slow),
+        pytest.param("rematerialized", False, marks=pytest.mark.slow),
     ],
+    indirect=["folded"],
 )
 def test_sizes_need_not_be_known(name, folded):
     layer = make(**SHAPES[name])
