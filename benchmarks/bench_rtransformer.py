@@ -142,7 +142,7 @@ def rt_masks() -> dict[str, Any]:
     def floats(shape, seed):
         return None
 
-    return _shares(released_step, {"keras_seq._backend.random_shorts": floats})
+    return _shares(released_step, {"keras_seq._random._random_shorts": floats})
 
 
 @benchmark("rt_against_original", "the released protocol's step, in turn with one in PyTorch")

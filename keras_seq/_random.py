@@ -1,9 +1,12 @@
 """Random draws that differ between the replicas of a `tf.distribute` strategy."""
 
+import math
+
 import keras
 from keras import ops
 
-from keras_seq import _backend
+from keras_seq._backend import tf, wants_portable_operations
+from keras_seq._replicas import replica_id
 
 _REPLICA_STEP = 1_000_003  # between the seeds of two replicas; seeds of layers are usually close
 
@@ -38,7 +41,7 @@ def draw_seed(generator: keras.random.SeedGenerator) -> DrawnSeed:
         A value for the `seed` argument of one call of a function of `keras.random`.
     """
     seed = generator.next()
-    replica = _backend.replica_id()
+    replica = replica_id()
     if replica is not None:
         offset = ops.cast(replica, seed.dtype) * _REPLICA_STEP
         seed = seed + ops.stack([offset, ops.zeros_like(offset)])
@@ -61,7 +64,7 @@ def bernoulli_mask(shape, rate: float, seed, dtype="float32"):
         dtype: the mask's type.
     """
     shape = tuple(shape)
-    shorts = _backend.random_shorts(shape, _pair(seed))
+    shorts = _random_shorts(shape, _pair(seed))
     if shorts is None:
         keep = 1.0 - rate
         kept = keras.random.uniform(shape, seed=seed, dtype="float32") < keep
@@ -75,3 +78,24 @@ def bernoulli_mask(shape, rate: float, seed, dtype="float32"):
 def _pair(seed):
     """A seed as two integers, of which an integer is the first."""
     return ops.convert_to_tensor([seed, 0], "int32") if isinstance(seed, int) else seed.next()
+
+
+def _random_shorts(shape, seed):
+    """Integers from -32768 to 32767, all equally likely; `None` where the backend draws none.
+
+    Four of them are one random word of 64 bits, so that they cost far less than as many uniform
+    floats, above all with XLA.
+
+    Args:
+        shape: the shape; entries may be scalar tensors.
+        seed: (2,) integers.
+    """
+    if tf is None or wants_portable_operations():
+        return None
+    known = all(isinstance(size, int) for size in shape)
+    count = math.prod(shape) if known else tf.reduce_prod(tf.stack(shape))
+    words = tf.random.stateless_uniform(
+        ((count + 3) // 4,), tf.cast(seed, "int32"), minval=None, maxval=None, dtype="int64"
+    )
+    shorts = tf.reshape(tf.bitcast(words, tf.int16), (-1,))
+    return tf.reshape(shorts[:count], shape)

@@ -1,9 +1,37 @@
-"""The replicas of a `tf.distribute` strategy, seen from outside of its steps."""
+"""The replicas of a `tf.distribute` strategy, seen from within its steps and from outside."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from keras_seq._backend import tf
+
+# Within a step
+
+
+def replica_count() -> int:
+    """How many replicas run this code together; 1 outside of a `tf.distribute` strategy."""
+    context = None if tf is None else tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def replica_id():
+    """The number of the current replica, or `None` where there is only one."""
+    if tf is None or replica_count() == 1:
+        return None
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
+def sum_over_replicas(tensors: list) -> list:
+    """The sums of dense tensors over all replicas, on every replica."""
+    if tf is None or replica_count() == 1 or not tensors:
+        return tensors
+    context = tf.distribute.get_replica_context()
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+
+
+# Outside of it
 
 
 def values_of(variable) -> tuple[Any, ...]:

@@ -14,8 +14,7 @@ from keras_seq.pipelines.errors import DataError, MissingDataError
 from keras_seq.pipelines.registry import Request, register
 from keras_seq.pipelines.token_file import as_tensor
 
-NOTES = 88
-LOWEST_PITCH = 21  # MIDI pitch of column 0, the key A0
+NOTES = 88  # column 0 is the key A0
 KEYS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
 _FETCH = "Give the published file of Boulanger-Lewandowski et al. (2012)."
 

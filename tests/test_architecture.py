@@ -40,6 +40,8 @@ ARROWS = {
 
 # Parts that run on any backend of Keras.
 NO_TENSORFLOW = ("layers", "losses", "metrics", "ops", "solvers", "zoo")
+# Their files that have an operation of TensorFlow where it is the backend, and another elsewhere.
+WITH_TENSORFLOW = {"keras_seq.ops.halves", "keras_seq.ops.lanes", "keras_seq.solvers._backend"}
 
 # Installed by an extra, or slow to import: only inside the function that needs it.
 ONLY_INSIDE_FUNCTIONS = (
@@ -163,6 +165,19 @@ def test_no_tensorflow_in(part):
         if found.module.split(".")[0] == "tensorflow"
     ]
     assert not wrong, f"{part} use keras.ops alone, but TensorFlow is imported at {wrong}"
+
+
+def test_tensorflow_is_taken_from_the_backend_in_few_files():
+    """`keras_seq._backend.tf` is `None` on other backends: who takes it must say what they do."""
+    takers = {
+        module
+        for module, tree in TREES.items()
+        if part_of(module) in NO_TENSORFLOW
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "keras_seq._backend"
+        if "tf" in [alias.name for alias in node.names]
+    }
+    assert takers == WITH_TENSORFLOW
 
 
 def test_the_whole_package_is_not_imported_from_within():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from keras_seq.models.size import count_parameters
 from keras_seq.training import building
 from keras_seq.tuning.objectives import objective as objective_of
 from keras_seq.tuning.parameters import Parameter
@@ -14,7 +15,6 @@ from keras_seq.tuning.trial import (
     TrialFailed,
     Trials,
     check_parameters,
-    count_parameters,
     values_of,
 )
 from keras_seq.zoo import Recipe

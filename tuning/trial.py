@@ -1,7 +1,6 @@
 """One trial: a recipe with some settings changed is trained, and what came out is kept."""
 
 import dataclasses
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_seq import _files, training
+from keras_seq.models.size import count_parameters
 from keras_seq.pipelines import MissingDataError
 from keras_seq.training.run import Run
 from keras_seq.tuning.objectives import Objective
@@ -49,11 +49,6 @@ class CountParameters(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.count = count_parameters(self.model)
         check_parameters(self.count, self.limit)
-
-
-def count_parameters(model: keras.Model) -> int:
-    """Trainable parameters of a built model."""
-    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 def check_parameters(count: int, limit: int | None) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import tensorflow as tf
 from keras_seq._tasks import TASKS
 from keras_seq.layers import EmbeddingDropout, VariationalDropout
 from keras_seq.layers.outline import Outlined, Part, Residual
+from keras_seq.models.size import count_numbers
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
@@ -144,7 +144,7 @@ def _idle(layer: Any) -> bool:
 
 def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
     if isinstance(layer, Part):
-        return Block(layer.title, layer.facts, _size(layer.weights))
+        return Block(layer.title, layer.facts, count_numbers(layer.weights))
     outline = layer.outline() if isinstance(layer, Outlined) else None
     if outline is not None:
         blocks, residuals = _outlined(outline, order, shapes)
@@ -158,7 +158,7 @@ def _block(layer: Any, order: dict[int, int], shapes: dict[int, str]) -> Block:
     return Block(
         title=type(layer).__name__,
         facts=_facts(layer),
-        parameters=_size(layer.trainable_weights),
+        parameters=count_numbers(layer.trainable_weights),
         output=shapes.get(id(layer), ""),
         loop=_loop(layer),
         parts=blocks,
@@ -181,10 +181,6 @@ def _outlined(
         else:
             parts.append(item)
     return _folded_rows([_block(part, order, shapes) for part in parts], residuals)
-
-
-def _size(weights: Sequence[Any]) -> int:
-    return sum(math.prod(weight.shape) for weight in weights)
 
 
 def _parts(layer: Any) -> list[Any]:

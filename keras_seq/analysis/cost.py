@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_seq.analysis.graph_cost import bytes_kept, count_flops
+from keras_seq.models.size import count_parameters
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
@@ -107,7 +108,7 @@ def cost(
         kept = _activations(model, x.shape, x.dtype, recipe) if memory else None
         tokens = batch_size * steps
         return Cost(
-            parameters=sum(_size(weight) for weight in model.trainable_variables),
+            parameters=count_parameters(model),
             batch_size=batch_size,
             steps=steps,
             flops_per_token=round(flops.total / tokens),

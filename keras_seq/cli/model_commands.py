@@ -1,7 +1,6 @@
 """Commands about models: `list`, `describe`, `convert`."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -251,6 +250,7 @@ def _recipe_of(model: str, variant: str | None):
 def _built(recipe) -> dict[str, Any]:
     import tensorflow as tf
 
+    from keras_seq.models.size import count_parameters
     from keras_seq.training.building import build_model
 
     with tf.Graph().as_default():  # nothing is allocated there
@@ -263,11 +263,6 @@ def _built(recipe) -> dict[str, Any]:
             for weight in model.trainable_variables
         ],
     }
-
-
-def count_parameters(model) -> int:
-    """Trainable parameters of a model."""
-    return sum(math.prod(weight.shape) for weight in model.trainable_variables)
 
 
 def convert(
@@ -305,6 +300,7 @@ def _convert(
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
     from keras_seq import convert as conversion
+    from keras_seq.models.size import count_parameters
     from keras_seq.training.building import build_model
     from keras_seq.training.weights_file import save_model_file
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
 from keras_seq.gradients import _backend
 from keras_seq.solvers import solve
 
@@ -88,7 +89,7 @@ def attach_implicit_gradient(
 
 def _lengths(tensor):
     """The Euclidean length of each sample, (b, 1, ...); one where it is zero."""
-    wide = "float64" if "float64" in str(tensor.dtype) else "float32"
+    wide = float32_at_least(tensor.dtype)
     axes = tuple(range(1, len(tensor.shape)))
     squared = ops.sum(ops.square(ops.cast(tensor, wide)), axis=axes, keepdims=True)
     return ops.cast(ops.where(squared > 0, ops.sqrt(squared), 1), tensor.dtype)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq import gradients
-from keras_seq._backend import largest
+from keras_seq._dtypes import largest
 from keras_seq.solvers import Status
 from keras_seq.solvers.driver import check_limits, infinite_at
 

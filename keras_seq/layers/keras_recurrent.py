@@ -4,10 +4,11 @@ from typing import Any
 
 import keras
 
-from keras_seq import _backend
+from keras_seq._backend import wants_portable_operations
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.local_rnn import check_exact
+from keras_seq.ops.scan import scan
 
 
 @export("keras_seq.layers.KerasRecurrent")
@@ -86,7 +87,7 @@ class KerasRecurrent(CausalLayer):
             initial_state = keras.tree.map_structure(
                 lambda part: keras.ops.cast(part, x.dtype), initial_state
             )
-        if _backend.wants_portable_operations():
+        if wants_portable_operations():
             outputs, *state = self._cell_by_cell(x, initial_state)
         else:
             outputs, *state = self.layer(x, initial_state=initial_state, training=training)
@@ -103,7 +104,7 @@ class KerasRecurrent(CausalLayer):
             return carry, carry
 
         start = [keras.ops.zeros((batch, self.output_units), x.dtype), *state]
-        (_, *state), (outputs, *_) = _backend.scan(step, start, keras.ops.arange(time))
+        (_, *state), (outputs, *_) = scan(step, start, keras.ops.arange(time))
         return [keras.ops.swapaxes(outputs, 0, 1), *state]
 
     def get_config(self):

@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_seq._arguments import check_choice, check_integer
-from keras_seq._backend import halves, largest
+from keras_seq._dtypes import largest
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CheckedLayer
+from keras_seq.ops.halves import halves
 
 SUBSAMPLINGS = ("average", "max", "skip", "convolution")
 SPLITS = ("released", "uniform")

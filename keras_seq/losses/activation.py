@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
+
 
 def activation_regularization(dropped_output, alpha: float, counts=None):
     """`alpha * mean(output^2)`, the activation regulariser (AR).
@@ -69,4 +71,4 @@ def _mean_of(values, counts):
 def _wide(output):
     """The tensor, in float32 if its type is narrower."""
     output = ops.convert_to_tensor(output)
-    return output if output.dtype == "float64" else ops.cast(output, "float32")
+    return ops.cast(output, float32_at_least(output.dtype))

@@ -6,7 +6,7 @@ import threading
 import keras
 from keras import ops
 
-from keras_seq import _backend
+from keras_seq._replicas import sum_over_replicas
 from keras_seq.solvers import Status
 
 _LOCAL = threading.local()
@@ -46,7 +46,7 @@ class InARow(keras.metrics.Metric):
             lost: (b,) whether each sample was lost.
             sample_weight: without effect.
         """
-        (lost,) = _backend.sum_over_replicas([ops.sum(ops.cast(lost, "float32"))])
+        (lost,) = sum_over_replicas([ops.sum(ops.cast(lost, "float32"))])
         self.count.assign(ops.where(lost > 0, self.count + 1, 0.0))
 
     def reset_state(self):

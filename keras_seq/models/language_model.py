@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_seq import _backend
 from keras_seq import metrics as seq_metrics
 from keras_seq._export import export
 from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
 from keras_seq.losses import activation_regularization, temporal_activation_regularization
+from keras_seq.models import _backend
 from keras_seq.models.sample_weights import for_each_step, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 from keras_seq.models.targets import (

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq import _backend
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
+from keras_seq.models import _backend
 from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss

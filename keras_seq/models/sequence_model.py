@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_seq import _backend
+from keras_seq import _replicas
+from keras_seq._backend import portable_operations
 from keras_seq._frozen_parts import FrozenParts
 from keras_seq.metrics import solver_metrics
-from keras_seq.models import lanes
+from keras_seq.models import _backend, lanes
 from keras_seq.models.carried_state import CarriedState
 from keras_seq.models.checked_data import CheckedData
 from keras_seq.models.monitoring import give_directions
@@ -155,7 +156,7 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         """
         signature = input_signature or [self.input_spec_for_export()]
         other = format != "tf_saved_model"
-        with _backend.portable_operations() if other else contextlib.nullcontext():
+        with portable_operations() if other else contextlib.nullcontext():
             super().export(filepath, format=format, input_signature=signature, **kwargs)
 
     # Compilation
@@ -239,11 +240,11 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
             self._carried.write(phase, terms.state)
         weights = ops.ones_like(terms.objective) if terms.weights is None else terms.weights
         rows = ops.cast(ops.shape(terms.objective)[0], weights.dtype)
-        total_weight, total_rows = _backend.sum_over_replicas([ops.sum(weights), rows])
+        total_weight, total_rows = _replicas.sum_over_replicas([ops.sum(weights), rows])
         # A batch without any weight has no loss, rather than a NaN.
         objective = blank(terms.objective, terms.weights)
         loss = ops.sum(objective * weights) / ops.maximum(total_weight, 1e-8)
-        replicas = _backend.replica_count()
+        replicas = _replicas.replica_count()
         if terms.penalty is not None:
             # A mean over the rows of this replica, which of a last batch has fewer than others.
             share = rows / ops.maximum(total_rows, 1) if replicas > 1 else 1.0
@@ -254,7 +255,7 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
 
     def _report(self, loss, total_weight, terms: LossTerms) -> dict[str, Any]:
         # The replicas' shares add up to the loss, and their weights here to the global weight.
-        replicas = _backend.replica_count()
+        replicas = _replicas.replica_count()
         with _backend.after_all(terms.report):
             self._loss_mean.update_state(loss * replicas, sample_weight=total_weight / replicas)
             self.update_metrics(terms)
@@ -280,12 +281,12 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
 
     def _metrics_of_all_replicas(self) -> dict[str, Any]:
         """The metrics over the whole batches so far, the same on every replica."""
-        if _backend.replica_count() == 1:
+        if _replicas.replica_count() == 1:
             return self.get_metrics_result()
         variables = [v for metric in self.metrics for v in metric.variables]
         summed = [v for v in variables if v.aggregation == "sum"]
         flat = [ops.reshape(ops.cast(v, "float64"), (-1,)) for v in summed]
-        (total,) = _backend.sum_over_replicas([ops.concatenate(flat)])  # one message for all
+        (total,) = _replicas.sum_over_replicas([ops.concatenate(flat)])  # one message for all
         values, start = {}, 0
         for variable in summed:
             size = math.prod(variable.shape)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from keras_seq._backend import largest, read
+from keras_seq._backend import read
+from keras_seq._dtypes import float32_at_least, largest
 from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.ops.seeded_dropout import seed_of_place
 from keras_seq.ops.written_gradient import once
@@ -127,7 +128,7 @@ def _seen(block, ahead, causal, span, valid):
 
 
 def _probabilities(query, key, seen):
-    wide = "float64" if keras.backend.standardize_dtype(query.dtype) == "float64" else "float32"
+    wide = float32_at_least(query.dtype)
     logits = ops.cast(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))), wide)
     if seen is not None:
         # A choice, not a sum: TensorFlow on CPUs merges a scaled product and a sum into one

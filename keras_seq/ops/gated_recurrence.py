@@ -9,8 +9,9 @@ step. The graph has one loop body each way, whatever the number of steps.
 
 from keras import ops
 
-from keras_seq._backend import read, scan
+from keras_seq._backend import read
 from keras_seq.ops.lstm import Gates, lstm_step
+from keras_seq.ops.scan import scan
 
 
 def gated_recurrence(projected, kernel, hidden, cell):

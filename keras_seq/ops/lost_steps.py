@@ -5,16 +5,14 @@ zeros take the place of steps that are not finite, and the outputs that should h
 marked. What an output does not see cannot reach it, nor the gradient of its inputs.
 """
 
-import keras
 from keras import ops
 
-from keras_seq._backend import largest
+from keras_seq._dtypes import float32_at_least, largest
 
 
 def finite_steps(*tensors):
     """Which steps are finite in all of some tensors (..., t, d): booleans (..., t)."""
-    dtype = keras.backend.standardize_dtype(tensors[0].dtype)
-    wide = dtype if dtype == "float64" else "float32"
+    wide = float32_at_least(tensors[0].dtype)
     # A sum is not finite if a part is not: one pass, where a test of each part would be three.
     total = sum(ops.sum(ops.cast(tensor, wide), axis=-1) for tensor in tensors)
     return ops.abs(total) <= largest(wide)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq._backend import largest
+from keras_seq._dtypes import float32_at_least, largest
 
 
 def sinusoids(distances, units: int, dtype: str):
@@ -17,7 +17,7 @@ def sinusoids(distances, units: int, dtype: str):
     Returns:
         (n, d).
     """
-    wide = "float64" if dtype == "float64" else "float32"
+    wide = float32_at_least(dtype)
     rates = ops.arange(0, units, 2, dtype=wide) * (-1 / units)
     angles = ops.cast(distances, wide)[:, None] * ops.power(ops.cast(10_000.0, wide), rates)
     return ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), dtype)

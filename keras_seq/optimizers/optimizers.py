@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq._backend import adam_step, densify
+from keras_seq._backend import densify
 from keras_seq._export import export
+from keras_seq.optimizers._backend import adam_step
 from keras_seq.optimizers.strategy_safe import StrategySafe
 
 

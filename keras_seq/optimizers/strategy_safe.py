@@ -4,8 +4,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_seq._backend import densify, replica_count, sum_over_replicas
+from keras_seq._backend import densify
 from keras_seq._export import plain
+from keras_seq._replicas import replica_count, sum_over_replicas
 
 
 class StrategySafe:

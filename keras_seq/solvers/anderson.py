@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_seq._backend import carried, own_zeros, write_rows
 from keras_seq._export import export
+from keras_seq.solvers._backend import carried, own_zeros, write_rows
 from keras_seq.solvers.solver import Solver
 
 

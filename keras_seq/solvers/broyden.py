@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
-from keras_seq._backend import after, largest, own_zeros, traced_for_xla, write_rows
+from keras_seq._backend import traced_for_xla
+from keras_seq._dtypes import largest
 from keras_seq._export import export
+from keras_seq.solvers._backend import after, own_zeros, write_rows
 from keras_seq.solvers.solver import Solver
 
 _ARMIJO = 1e-4  # the part of the expected decrease that a step must give

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from keras_seq._backend import largest
+from keras_seq._dtypes import float32_at_least, largest
 from keras_seq.solvers.registry import get
 from keras_seq.solvers.solver import Solver
 
@@ -116,7 +116,7 @@ def solve(
     check_limits(max_steps, tolerance, stop)
     z0 = ops.convert_to_tensor(z0)
     kind = z0.dtype
-    wide = "float64" if "float64" in str(kind) else "float32"
+    wide = float32_at_least(kind)
     shape = ops.shape(z0)
     batch, size = shape[0], functools.reduce(operator.mul, shape[1:], 1)
     start = ops.reshape(ops.cast(z0, wide), (batch, size))

@@ -11,10 +11,14 @@ from export.test_zoo_models import DOCS, build, inputs_of, shipped
 from generation.small_models import letters, trellis_model
 from keras import ops
 
-from keras_seq import _backend, layers
+from keras_seq import layers
+from keras_seq._backend import portable_operations
 from keras_seq.export import export_model
 from keras_seq.models import LanguageModel
+from keras_seq.ops.halves import halves
+from keras_seq.ops.scan import scan
 from keras_seq.pipelines import Vocabulary
+from keras_seq.solvers._backend import carried, own_zeros, write_rows
 
 WHOLE = ["log_probs", "step", "initial_state"]
 
@@ -124,17 +128,16 @@ def test_operations_of_tensorflow_alone_are_kept_out():
     rows, turns = tf.reshape(tf.range(6.0), (2, 3)), tf.range(3)
 
     def run():
-        buffer = _backend.write_rows(_backend.own_zeros((2, 4, 3), "float32"), rows, 1)
-        (last, _), (sums, _) = _backend.scan(
+        buffer = write_rows(own_zeros((2, 4, 3), "float32"), rows, 1)
+        (last, _), (sums, _) = scan(
             lambda carry, turn: ((carry[0] + rows * tf.cast(turn, "float32"), carry[1]),) * 2,
             (tf.zeros((2, 3)), rows),
             turns,
         )
-        halves = _backend.halves(tf.reshape(rows, (3, 2)))
-        return buffer, last, sums, *halves, _backend.carried(rows)
+        return buffer, last, sums, *halves(tf.reshape(rows, (3, 2))), carried(rows)
 
     usual = tf.function(run).get_concrete_function()
-    with _backend.portable_operations():
+    with portable_operations():
         portable = tf.function(lambda: run()).get_concrete_function()
     for one, other in zip(usual(), portable(), strict=True):
         np.testing.assert_array_equal(one, other)

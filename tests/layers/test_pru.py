@@ -85,46 +85,6 @@ def test_gradients(kind):
     check_gradients(layer, x, probes=1)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_own_gradient_equals_that_of_the_unrolled_loop(groups):
-    """Of outputs, final state, and through a given state; eagerly, in a graph and with XLA."""
-    layer = layer_of("groups", groups=groups, dtype="float64")
-    x, state = inputs(dtype="float64"), [inputs(3, 1, 8, "float64")[:, 0], np.ones((3, 8))]
-    layer.build(x.shape)
-    given = [tf.constant(part) for part in (x, *state)]
-    coefficients = np.random.default_rng(1).normal(size=(3, 6, 8))
-
-    def gradients(run):
-        def compute(x, h, c):
-            with tf.GradientTape() as tape:
-                tape.watch([x, h, c])
-                y, (h_last, c_last) = run(x, [h, c])
-                loss = tf.reduce_sum(y * coefficients) + tf.reduce_sum(tf.sin(c_last) * h_last)
-            return tape.gradient(loss, [x, h, c, *[w.value for w in layer.trainable_variables]])
-
-        return compute
-
-    def unrolled(x, state):
-        outputs = []
-        for step in range(x.shape[1]):
-            y, state = layer.cell(x[:, step], state)
-            outputs.append(y)
-        return tf.stack(outputs, axis=1), state
-
-    def fast(x, state):
-        return layer(x, initial_state=state, return_state=True)
-
-    want = gradients(unrolled)(*given)
-    compute = gradients(fast)
-    for got in (
-        compute(*given),
-        tf.function(compute)(*given),
-        tf.function(compute, jit_compile=True)(*given),
-    ):
-        for a, b in zip(got, want, strict=True):
-            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-9, atol=1e-12)
-
-
 def in_our_order(array, axis=-1):
     """Keras' gates i, f, g, o as f, g, i, o."""
     i, f, g, o = np.split(array, 4, axis=axis)

@@ -14,7 +14,6 @@ from layer_checks import (
 )
 
 from keras_seq.layers import RelativeAttention
-from keras_seq.ops.relative_positions import shift, visibility
 
 RNG = np.random.default_rng(3)
 
@@ -92,22 +91,6 @@ def test_given_vectors_equal_own_ones():
     given.set_weights([w for w in own.get_weights() if w.shape != (2, 3)])
     x = RNG.normal(size=(2, 4, 6))
     np.testing.assert_allclose(own(x), given(x, vectors=(own.content, own.position)), atol=1e-12)
-
-
-def test_shift_moves_distances_to_keys():
-    length, total = 3, 5
-    distances = np.arange(total - 1, -1, -1.0)
-    scores = np.broadcast_to(np.concatenate([[0.0], distances]), (1, 2, length, total + 1))
-    shifted = np.asarray(shift(scores, length, total))
-    for i in range(length):
-        for j in range(i + total - length + 1):
-            assert shifted[0, 1, i, j] == i + total - length - j
-
-
-def test_visibility_in_half_precision_is_finite():
-    bias = np.asarray(visibility(3, 5, 2, "float16"))
-    assert np.isfinite(bias).all()
-    assert (bias[0, 0] == 0).sum() == 6  # two keys a query
 
 
 def test_causal_configuration_and_gradients():

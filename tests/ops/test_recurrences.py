@@ -14,16 +14,14 @@ from keras_seq.ops.windowed_recurrence import windowed_recurrence
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("lead", [(), (2,)], ids=["plain", "groups"])
+@pytest.mark.parametrize(("lead", "mode"), [((), "eager"), ((), "graph"), ((2,), "xla")])
 def test_gated_recurrence(lead, mode):
     shapes = ((5, *lead, 3, 16), (*lead, 4, 16), (*lead, 3, 4), (*lead, 3, 4))
     tensors = [RNG.normal(size=shape) for shape in shapes]
     check_equals_naive(gated_recurrence, naive.gated_recurrence, *tensors, mode=mode)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
-@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize(("window", "mode"), [(1, "eager"), (3, "graph")])
 @pytest.mark.parametrize("cell", BLOCKS)
 def test_windowed_recurrence(cell, window, mode):
     channels, length = BLOCKS[cell] * 4, 5

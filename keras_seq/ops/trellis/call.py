@@ -42,7 +42,7 @@ class TrellisCall(NamedTuple):
         return self.state["input"] if isinstance(self.state, dict) else None
 
 
-class Levels(NamedTuple):
+class LevelOutputs(NamedTuple):
     """What running all levels gives.
 
     Attributes:

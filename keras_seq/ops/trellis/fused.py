@@ -16,7 +16,7 @@ from keras_seq._backend import read
 from keras_seq.ops import time_shift as shift
 from keras_seq.ops.lstm import Gates, LSTMKept, lstm_step, lstm_step_gradient
 from keras_seq.ops.products import matrix_product
-from keras_seq.ops.trellis.call import Levels, TrellisCall
+from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall
 from keras_seq.ops.trellis.fused_inputs import FusedInputs, fused_inputs
 from keras_seq.ops.trellis.fused_totals import FusedTotals, not_before
 from keras_seq.ops.trellis.plan import TrellisPlan
@@ -31,7 +31,7 @@ class _Saved(NamedTuple):
     gates: LSTMKept
 
 
-def run_fused_levels(call: TrellisCall, stretches: int = 1) -> Levels:
+def run_fused_levels(call: TrellisCall, stretches: int = 1) -> LevelOutputs:
     """Runs all levels of a dense LSTM trellis.
 
     The gradient holds for all inputs but the mask, which counts as a constant. It cannot be
@@ -64,7 +64,7 @@ def run_fused_levels(call: TrellisCall, stretches: int = 1) -> Levels:
     z, c, *rest = run(*map(read, inputs.tensors()))
     count, kept = len(plan.collected), plan.levels if call.return_past else 0
     hidden, cell = rest[count : count + kept], rest[count + kept :]
-    return Levels(z, c, rest[:count], packed(hidden), packed(cell))
+    return LevelOutputs(z, c, rest[:count], packed(hidden), packed(cell))
 
 
 class _FusedLevels:
@@ -77,7 +77,7 @@ class _FusedLevels:
         self.collected, self.next_hidden, self.next_cell = [], [], []
 
     def forward(self, first, end, z, c, again=False):
-        """Levels first to end-1; `again` if only the saved values are wanted."""
+        """LevelOutputs first to end-1; `again` if only the saved values are wanted."""
         saved = []
         for level in range(first, end):
             if self.return_past and not again:

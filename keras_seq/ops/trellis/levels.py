@@ -7,13 +7,13 @@ import keras
 from keras import ops
 
 from keras_seq.ops import time_shift as shift
-from keras_seq.ops.trellis.call import Levels, TrellisCall, injections
+from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall, injections
 from keras_seq.ops.trellis.dense import DenseProduct
 from keras_seq.ops.trellis.groups import GroupProduct
 from keras_seq.ops.trellis.state import packed
 
 
-def run_levels(call: TrellisCall, stretches: int = 1, unroll: bool = True) -> Levels:
+def run_levels(call: TrellisCall, stretches: int = 1, unroll: bool = True) -> LevelOutputs:
     """Runs all levels, one after the other.
 
     Args:
@@ -57,7 +57,7 @@ def run_levels(call: TrellisCall, stretches: int = 1, unroll: bool = True) -> Le
             z, c = _repeat(body, repeats, (z, c))
             if end - 1 + (repeats - 1) * (end - first) in plan.collected:
                 collected.append(z[..., -plan.output_units :])
-    return Levels(z, c, collected, packed(next_hidden), packed(next_cell))
+    return LevelOutputs(z, c, collected, packed(next_hidden), packed(next_cell))
 
 
 def _repeat(body, repeats, start):

@@ -2,11 +2,11 @@
 
 from keras import ops
 
-from keras_seq.ops.trellis.call import Levels, TrellisCall
+from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall
 from keras_seq.ops.trellis.state import packed
 
 
-def run_naive(call: TrellisCall) -> Levels:
+def run_naive(call: TrellisCall) -> LevelOutputs:
     """Runs all levels of a dense trellis, one after the other and tap by tap.
 
     Bai, Kolter and Koltun, *Trellis Networks for Sequence Modeling* (ICLR 2019), equations 11 and
@@ -39,8 +39,8 @@ def run_naive(call: TrellisCall) -> Levels:
         if level in plan.collected:
             collected.append(z[..., -plan.output_units :])
     if not call.return_past:
-        return Levels(z, c, collected, None, None)
-    return Levels(z, c, collected, packed(next_hidden), packed(next_cell))
+        return LevelOutputs(z, c, collected, None, None)
+    return LevelOutputs(z, c, collected, packed(next_hidden), packed(next_cell))
 
 
 def _after(past, sequence, steps: int):

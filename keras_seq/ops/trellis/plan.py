@@ -6,7 +6,7 @@ from keras_seq.ops.trellis.gates import TrellisGates
 
 
 class TrellisPlan(NamedTuple):
-    """Sizes and switches of a trellis, all known before the call. Levels count from 0 here.
+    """Sizes and switches of a trellis, all known before the call. LevelOutputs count from 0 here.
 
     Attributes:
         kernel_size: taps k of the convolution.

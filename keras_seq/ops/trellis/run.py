@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_seq.ops import time_shift as shift
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
-from keras_seq.ops.trellis.call import Levels, TrellisCall
+from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall
 from keras_seq.ops.trellis.fused import run_fused_levels
 from keras_seq.ops.trellis.kernels import Kernels
 from keras_seq.ops.trellis.levels import run_levels, stretch_count
@@ -82,7 +82,7 @@ def run_trellis(
 
 def choose_runner(
     call: TrellisCall, training, unroll: bool, rematerialize: bool
-) -> Callable[[TrellisCall], Levels]:
+) -> Callable[[TrellisCall], LevelOutputs]:
     """The way to run the levels, by what is known before they run.
 
     One step of an exact state has a way of its own. Training has one with a written-out gradient,

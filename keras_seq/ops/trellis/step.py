@@ -9,10 +9,10 @@ import numpy as np
 from keras import ops
 
 from keras_seq.ops.products import matrix_product
-from keras_seq.ops.trellis.call import Levels, TrellisCall, injections
+from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall, injections
 
 
-def run_step(call: TrellisCall) -> Levels:
+def run_step(call: TrellisCall) -> LevelOutputs:
     """Runs all levels for one step; the kernel has two taps or more, the state is an exact one."""
     plan, state, mask = call.plan, call.state, call.mask
     (kernel,) = call.kernels.hidden
@@ -45,7 +45,7 @@ def run_step(call: TrellisCall) -> Levels:
             collected.append(z[..., -plan.output_units :])
     hidden = _moved(state["hidden"], below, starts)
     cell = _moved(state["cell"], cells_below, cell_starts)
-    return Levels(z, c, collected, hidden, cell)
+    return LevelOutputs(z, c, collected, hidden, cell)
 
 
 def _starts(lengths) -> list[int]:
