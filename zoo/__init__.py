@@ -6,6 +6,7 @@ package, which `NAME(weights=...)` loads.
 """
 
 import sys
+from collections.abc import Callable
 
 import keras
 
@@ -61,7 +62,7 @@ def build(recipe: Recipe | str, **overrides) -> keras.Model:
 registry.discover(sys.modules[__name__])
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Callable[..., keras.Model]:
     if name in registry.names():
         return registry.find(name).build
     raise AttributeError(f"module 'keras_seq.zoo' has no attribute {name!r}")

@@ -1,6 +1,5 @@
 """Models around a core, and protocols of training, that several families share."""
 
-import inspect
 from typing import Any
 
 import keras
@@ -52,18 +51,3 @@ def protocol_of(name: str) -> dict[str, Any]:
     recipe = registry.find(name).recipe
     fields = ("data", "optimizer", "schedule", "epochs", "early_stopping", "monitor", "seed")
     return {field: getattr(recipe, field) for field in fields}
-
-
-def takes_settings_of(builder):
-    """Names the keyword settings of `builder` in the signature of a function that hands them on."""
-
-    def decorate(function):
-        own = inspect.signature(function)
-        names = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        known = {parameter.name for parameter in names}
-        others = inspect.signature(builder).parameters.values()
-        names += [p for p in others if p.kind is p.KEYWORD_ONLY and p.name not in known]
-        function.__signature__ = own.replace(parameters=names)
-        return function
-
-    return decorate

@@ -16,10 +16,11 @@ from keras_seq.layers import (
     DEQTransformerCell,
 )
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, language_model_of, policy_of, takes_settings_of
+from keras_seq.zoo._around_core import after, language_model_of, policy_of
 from keras_seq.zoo._equilibrium import equilibrium_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import takes_settings_of
 
 PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
 
@@ -215,7 +216,8 @@ def sequence_classifier(
     return model
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="deq_transformer_ptb_word",
         family="deq_transformer",
@@ -246,12 +248,8 @@ def sequence_classifier(
         parameters=23_975_440,
         notes="The paper trains only its DEQ-TrellisNet on this data set. The size is that "
         "model's 24M; all settings are ours and have not been trained to the end.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def deq_transformer_ptb_word(**settings) -> LanguageModel:
-    """DEQ-Transformer for words of Penn Treebank: 24M parameters; settings of ours."""
-    return language_model(**settings)
 
 
 # WikiText-103: the released configurations.
@@ -268,7 +266,8 @@ _REGULARIZED: dict[str, Any] = {
 }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="deq_transformer_wt103",
         family="deq_transformer",
@@ -357,15 +356,12 @@ _REGULARIZED: dict[str, Any] = {
         "small and the medium model without the adaptive embedding is released: their sizes are "
         "chosen to give the 138M and 172M, of which 4.5M and 43M outside the embedding, that Table "
         "3 quotes (its memory: 1.1 and 2.7 GB).",
-    )
+    ),
 )
-@forwards_to(language_model)
-def deq_transformer_wt103(**settings) -> LanguageModel:
-    """DEQ-Transformer for words of WikiText-103: 98M parameters, 23.2 test perplexity (Table 3)."""
-    return language_model(**settings)
 
 
-@entry(
+register(
+    sequence_classifier,
     Recipe(
         name="deq_transformer_copy_memory",
         family="deq_transformer",
@@ -399,15 +395,12 @@ def deq_transformer_wt103(**settings) -> LanguageModel:
         "positions; else the loss stays at that of guessing for long. Table 1 calls the figure a "
         "loss without saying over what it is averaged; it has 2.7e-5 for a TCN of 16K parameters, "
         "0.0501 for an LSTM and 0.0491 for a GRU of 14K.",
-    )
+    ),
 )
-@forwards_to(sequence_classifier)
-def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
-    """DEQ-Transformer for the copy-memory task: 14K parameters."""
-    return sequence_classifier(**settings)
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="deq_transformer_python_docs",
         family="deq_transformer",
@@ -441,9 +434,5 @@ def deq_transformer_copy_memory(**settings) -> SequenceClassifier:
         notes="Settings of ours. Evaluation has a longer memory and more solver steps than "
         "training. Post-norm and without the weight of the Jacobian it reached the same loss, with "
         "solves that end at a residual of 0.09.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def deq_transformer_python_docs(**settings) -> LanguageModel:
-    """A small character-level DEQ-Transformer on Python's own documentation; settings of ours."""
-    return language_model(**settings)

@@ -9,10 +9,11 @@ from typing import Any
 
 from keras_seq.layers import AdaptiveSoftmax, DeepEquilibrium, DEQTrellisCell
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, language_model_of, policy_of, takes_settings_of
+from keras_seq.zoo._around_core import after, language_model_of, policy_of
 from keras_seq.zoo._equilibrium import equilibrium_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import takes_settings_of
 
 PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
 
@@ -174,7 +175,8 @@ def sequence_classifier(
     return model
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="deq_trellisnet_ptb_word",
         family="deq_trellisnet",
@@ -213,15 +215,7 @@ def sequence_classifier(
         "which 20M outside the embedding, and 1.2 GB in training, against 57.0 and 8.5 GB of a "
         "TrellisNet of 60 levels; the memory is that of 15 sequences of length 150, without the "
         "embedding.",
-    )
-)
-@forwards_to(language_model)
-def deq_trellisnet_ptb_word(**settings) -> LanguageModel:
-    """DEQ-TrellisNet for words of Penn Treebank: 24M parameters, 57.1 test perplexity (Table 2)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="deq_trellisnet_wt103",
         family="deq_trellisnet",
@@ -263,15 +257,7 @@ def deq_trellisnet_ptb_word(**settings) -> LanguageModel:
         "and 3.3 GB in training, against 29.2 and 24.7 GB of a TrellisNet of 70 levels (5.2 GB "
         "with gradient checkpointing), all at 15 sequences of length 150 and without the "
         "embedding.",
-    )
-)
-@forwards_to(language_model)
-def deq_trellisnet_wt103(**settings) -> LanguageModel:
-    """DEQ-TrellisNet for words of WikiText-103: 174M parameters, 29.0 test perplexity (Table 3)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="deq_trellisnet_ptb_char",
         family="deq_trellisnet",
@@ -304,15 +290,12 @@ def deq_trellisnet_wt103(**settings) -> LanguageModel:
         notes="The paper does not report this data set: the width is that of the TrellisNet paper "
         "(Table 5), the other settings are those of TrellisNet's released script, with the solver "
         "limits and the pre-training of the released WikiText-103 script.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def deq_trellisnet_ptb_char(**settings) -> LanguageModel:
-    """DEQ-TrellisNet for characters of Penn Treebank: 13.5M parameters; settings of ours."""
-    return language_model(**settings)
 
 
-@entry(
+register(
+    sequence_classifier,
     Recipe(
         name="deq_trellisnet_copy_memory",
         family="deq_trellisnet",
@@ -336,15 +319,12 @@ def deq_trellisnet_ptb_char(**settings) -> LanguageModel:
         parameters=13_826,
         notes="The delay of the paper's experiment, in which a DEQ-Transformer has 14K "
         "parameters; the DEQ-TrellisNet and its settings are ours.",
-    )
+    ),
 )
-@forwards_to(sequence_classifier)
-def deq_trellisnet_copy_memory(**settings) -> SequenceClassifier:
-    """DEQ-TrellisNet for the copy-memory task: 14K parameters; settings of ours."""
-    return sequence_classifier(**settings)
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="deq_trellisnet_python_docs",
         family="deq_trellisnet",
@@ -381,9 +361,5 @@ def deq_trellisnet_copy_memory(**settings) -> SequenceClassifier:
         },
         notes="Settings of ours, near `trellisnet_python_docs`. `variant='unrolled'` is the "
         "network of 12 levels with the same weights in all of them.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def deq_trellisnet_python_docs(**settings) -> LanguageModel:
-    """A small character-level DEQ-TrellisNet on Python's own documentation; settings of ours."""
-    return language_model(**settings)

@@ -12,7 +12,7 @@ from keras_seq.layers import LSTM, PRU, RecurrentStack
 from keras_seq.models import LanguageModel
 from keras_seq.zoo._around_core import policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 PAPER = (
     "Mehta, Koncel-Kedziorski, Rastegari, Hajishirzi: Pyramidal Recurrent Unit for Language "
@@ -258,7 +258,8 @@ def of_units(rows: Rows, sizes: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="pru_ptb_word",
         family="pru",
@@ -284,15 +285,7 @@ def of_units(rows: Rows, sizes: Sequence[str]) -> dict[str, dict[str, Any]]:
         + TABLE_NOTE.format("68.06, 64.30 and 62.62")
         + TRAINING_NOTE,
         **training("ptb_word"),
-    )
-)
-@forwards_to(language_model)
-def pru_ptb_word(**settings) -> LanguageModel:
-    """PRU for words of Penn Treebank: 19M parameters, 62.42 test perplexity (Table 1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="pru_wikitext2",
         family="pru",
@@ -315,18 +308,15 @@ def pru_ptb_word(**settings) -> LanguageModel:
         + DROPOUT_NOTE
         + TRAINING_NOTE,
         **training("wikitext2"),
-    )
+    ),
 )
-@forwards_to(language_model)
-def pru_wikitext2(**settings) -> LanguageModel:
-    """PRU for words of WikiText-2: 28M parameters, 72.77 test perplexity (Table 1)."""
-    return language_model(**settings)
 
 
 LSTM_STANDARD = {**STANDARD, "unit": "lstm", "units": 1000}
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="lstm_ptb_word",
         family="pru",
@@ -346,16 +336,7 @@ LSTM_STANDARD = {**STANDARD, "unit": "lstm", "units": 1000}
         + TABLE_NOTE.format("66.05, 67.17 and 68.32")
         + TRAINING_NOTE,
         **training("ptb_word"),
-    )
-)
-@forwards_to(language_model)
-def lstm_ptb_word(**settings) -> LanguageModel:
-    """LSTM for words of Penn Treebank with standard dropout: 20M parameters, 66.29 test perplexity
-    (Table 1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="lstm_wikitext2",
         family="pru",
@@ -371,13 +352,8 @@ def lstm_ptb_word(**settings) -> LanguageModel:
         | {"released": RELEASED},
         notes=DROPOUT_NOTE + TRAINING_NOTE,
         **training("wikitext2"),
-    )
+    ),
 )
-@forwards_to(language_model)
-def lstm_wikitext2(**settings) -> LanguageModel:
-    """LSTM for words of WikiText-2 with standard dropout: 29M parameters, 75.08 test perplexity
-    (Table 1)."""
-    return language_model(**settings)
 
 
 # Advanced dropout (Table 1; the settings of AWD-LSTM)
@@ -433,7 +409,8 @@ def fine_tuning(value: float, validation: float) -> dict[str, dict[str, Any]]:
     }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="awd_pru_ptb_word",
         family="pru",
@@ -447,15 +424,7 @@ def fine_tuning(value: float, validation: float) -> dict[str, dict[str, Any]]:
         | of_groups([(1, 18_969_200, 59.54, 61.72), (2, 18_512_400, 58.65, 60.81)], "19M"),
         notes=AWD_NOTE + AWD_TRAINING_NOTE,
         **awd_training("ptb_word", PRU_EPOCHS),
-    )
-)
-@forwards_to(language_model)
-def awd_pru_ptb_word(**settings) -> LanguageModel:
-    """AWD-PRU for words of Penn Treebank: 19M parameters, 58.33 test perplexity (Table 1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="awd_pru_wikitext2",
         family="pru",
@@ -469,12 +438,8 @@ def awd_pru_ptb_word(**settings) -> LanguageModel:
         | of_groups([(1, 28_303_678, 68.6, 71.84), (2, 27_846_878, 65.7, 68.57)], "28M"),
         notes=AWD_NOTE + AWD_TRAINING_NOTE,
         **awd_training("wikitext2", PRU_EPOCHS, batch_size=80),
-    )
+    ),
 )
-@forwards_to(language_model)
-def awd_pru_wikitext2(**settings) -> LanguageModel:
-    """AWD-PRU for words of WikiText-2: 28M parameters, 65.30 test perplexity (Table 1)."""
-    return language_model(**settings)
 
 
 AWD_PAPER = (
@@ -483,7 +448,8 @@ AWD_PAPER = (
 )
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="awd_lstm_ptb_word",
         family="pru",
@@ -496,15 +462,7 @@ AWD_PAPER = (
         variants=fine_tuning(57.3, 60.0) | {"released": {"epochs": 500}},
         notes="The table takes the figures over from Merity et al. (2018). " + AWD_TRAINING_NOTE,
         **awd_training("ptb_word", LSTM_EPOCHS),
-    )
-)
-@forwards_to(language_model)
-def awd_lstm_ptb_word(**settings) -> LanguageModel:
-    """AWD-LSTM for words of Penn Treebank: 24M parameters, 58.8 test perplexity (Table 1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="awd_lstm_wikitext2",
         family="pru",
@@ -517,18 +475,15 @@ def awd_lstm_ptb_word(**settings) -> LanguageModel:
         variants=fine_tuning(65.8, 68.6),
         notes="The table takes the figures over from Merity et al. (2018). " + AWD_TRAINING_NOTE,
         **awd_training("wikitext2", LSTM_EPOCHS, batch_size=80),
-    )
+    ),
 )
-@forwards_to(language_model)
-def awd_lstm_wikitext2(**settings) -> LanguageModel:
-    """AWD-LSTM for words of WikiText-2: 33M parameters, 66.0 test perplexity (Table 1)."""
-    return language_model(**settings)
 
 
 # Python's documentation
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="pru_python_docs",
         family="pru",
@@ -550,9 +505,5 @@ def awd_lstm_wikitext2(**settings) -> LanguageModel:
         reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=259_203,
         notes="Settings of ours, for a first run in a few minutes on two CPU cores.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def pru_python_docs(**settings) -> LanguageModel:
-    """A small character-level PRU on Python's own documentation; settings of ours."""
-    return language_model(**settings)

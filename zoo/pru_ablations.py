@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keras_seq.models import LanguageModel
 from keras_seq.zoo.pru import (
     DROPOUT_NOTE,
     PAPER,
@@ -19,7 +18,7 @@ from keras_seq.zoo.pru import (
     training,
 )
 from keras_seq.zoo.recipe import Recipe, Reported
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 SINGLE = {**STANDARD, "embedding_dim": 600, "units": 600, "layers": 1}
 PTB_WORDS, WIKITEXT2_WORDS = 10_000, 33_278
@@ -153,30 +152,10 @@ def _single(name: str, unit: str, words: int, validation: float | None) -> Recip
     )
 
 
-@entry(_single("pru_ptb_word_single", "pru", PTB_WORDS, None))
-@forwards_to(language_model)
-def pru_ptb_word_single(**settings) -> LanguageModel:
-    """A single PRU layer of 600 units for words of Penn Treebank: the ablations of Tables 3 and
-    4."""
-    return language_model(**settings)
-
-
-@entry(_single("lstm_ptb_word_single", "lstm", PTB_WORDS, 74.80))
-@forwards_to(language_model)
-def lstm_ptb_word_single(**settings) -> LanguageModel:
-    """A single LSTM layer of 600 units for words of Penn Treebank: row R1 of Table 3."""
-    return language_model(**settings)
-
-
-@entry(_single("pru_wikitext2_single", "pru", WIKITEXT2_WORDS, None))
-@forwards_to(language_model)
-def pru_wikitext2_single(**settings) -> LanguageModel:
-    """A single PRU layer of 600 units for words of WikiText-2: the ablations of Tables 3 and 4."""
-    return language_model(**settings)
-
-
-@entry(_single("lstm_wikitext2_single", "lstm", WIKITEXT2_WORDS, 89.30))
-@forwards_to(language_model)
-def lstm_wikitext2_single(**settings) -> LanguageModel:
-    """A single LSTM layer of 600 units for words of WikiText-2: row R1 of Table 3."""
-    return language_model(**settings)
+register(
+    language_model,
+    _single("pru_ptb_word_single", "pru", PTB_WORDS, None),
+    _single("lstm_ptb_word_single", "lstm", PTB_WORDS, 74.80),
+    _single("pru_wikitext2_single", "pru", WIKITEXT2_WORDS, None),
+    _single("lstm_wikitext2_single", "lstm", WIKITEXT2_WORDS, 89.30),
+)

@@ -13,9 +13,11 @@ from typing import Any
 
 from keras_seq.layers import RTransformer
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, policy_of
+from keras_seq.zoo.builders import classifier_of, frame_model_of, language_model_of, policy_of
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = (
     "Wang, Ma, Liu, Tang: R-Transformer: Recurrent Neural Network Enhanced Transformer. "
@@ -23,13 +25,8 @@ PAPER = (
 )
 
 
-def _core(policy, seed, **settings) -> RTransformer:
-    return RTransformer(**settings, seed=seed, dtype=policy, name="r_transformer")
-
-
-def language_model(
+def core_of(
     *,
-    vocabulary_size: int,
     units: int,
     levels: int,
     window: int,
@@ -38,219 +35,110 @@ def language_model(
     cell: str = "gru",
     inner_units: int | None = None,
     dropout: float = 0.0,
-    embedding_value_dropout: float = 0.0,
-    output_dropout: float = 0.0,
     norm_order: str = "pre",
     normalization: str = "unbiased",
     span: int | None = None,
     unused_weights: bool = False,
-    head: str = "tied",
-    history: int = 0,
-    carry_state: bool = False,
     dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **options: Any,
+) -> RTransformer:
+    """Makes the blocks.
+
+    Args:
+        units: width of all blocks.
+        levels: number of blocks.
+        window: steps of a window of the recurrence.
+        heads: attention heads.
+        local_layers: recurrent sublayers of a block.
+        cell: `"gru"`, `"lstm"` or `"rnn"`.
+        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
+        dropout: rate in the blocks.
+        norm_order: `"pre"` or `"post"`.
+        normalization: `"unbiased"` or `"layer"`.
+        span: steps that attention sees; `None` for all.
+        unused_weights: also hold the weights that the released code never uses.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        **options: further arguments of `RTransformer`.
+    """
+    return RTransformer(
+        units,
+        levels,
+        window,
+        heads,
+        local_layers,
+        cell,
+        inner_units,
+        dropout,
+        norm_order=norm_order,
+        normalization=normalization,
+        span=span,
+        unused_weights=unused_weights,
+        seed=seed,
+        dtype=policy_of(dtype),
+        name="r_transformer",
+        **options,
+    )
+
+
+@takes_settings_of(core_of)
+@takes_settings_of(language_model_of, "head", "output_dropout", "history", "carry_state", "name")
+def language_model(
+    *,
+    vocabulary_size: int,
+    units: int,
+    embedding_value_dropout: float = 0.0,
+    seed: int | None = None,
+    **settings,
 ) -> LanguageModel:
     """Builds an R-Transformer language model.
 
     Args:
         vocabulary_size: number of tokens.
         units: width of the embedding and of all blocks.
-        levels: number of blocks.
-        window: steps of a window of the recurrence.
-        heads: attention heads.
-        local_layers: recurrent sublayers of a block.
-        cell: `"gru"`, `"lstm"` or `"rnn"`.
-        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
-        dropout: rate in the blocks.
         embedding_value_dropout: rate for single values of the embedded tokens.
-        output_dropout: variational rate after the core.
-        norm_order: `"pre"` or `"post"`.
-        normalization: `"unbiased"` or `"layer"`.
-        span: steps that attention sees; `None` for all.
-        unused_weights: also hold the weights that the released code never uses.
-        head: `"tied"` or `"softmax"`.
-        history: leading steps of a window without loss.
-        carry_state: carry the state from window to window.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    policy = policy_of(dtype)
-    core = _core(
-        policy,
-        seed,
-        units=units,
-        levels=levels,
-        window=window,
-        heads=heads,
-        local_layers=local_layers,
-        cell=cell,
-        inner_units=inner_units,
-        dropout=dropout,
-        input_dropout=embedding_value_dropout,
-        norm_order=norm_order,
-        normalization=normalization,
-        span=span,
-        project_input=False,
-        unused_weights=unused_weights,
+    own, options = split_settings(settings, core_of)
+    core = core_of(
+        units=units, input_dropout=embedding_value_dropout, project_input=False, seed=seed, **own
     )
-    model = LanguageModel(
-        vocabulary_size,
-        units,
-        core,
-        head=head,
-        output_dropout=output_dropout,
-        history=history,
-        carry_state=carry_state,
-        seed=after(seed),
-        dtype=policy,
-        name=name,
-    )
-    model.build((None, None))
-    return model
+    return language_model_of(core, vocabulary_size, units, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "output_dropout", "name")
 def sequence_classifier(
-    *,
-    features: int,
-    classes: int,
-    units: int,
-    levels: int,
-    window: int,
-    heads: int,
-    local_layers: int = 1,
-    cell: str = "gru",
-    inner_units: int | None = None,
-    dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    norm_order: str = "pre",
-    normalization: str = "unbiased",
-    span: int | None = None,
-    unused_weights: bool = False,
-    dtype: str | None = None,
-    seed: int | None = None,
-    name: str | None = None,
+    *, features: int, classes: int, seed: int | None = None, **settings
 ) -> SequenceClassifier:
     """Builds an R-Transformer that classifies sequences of vectors at their last step.
 
     Args:
         features: width of the inputs.
         classes: number of classes.
-        units: width of all blocks.
-        levels: number of blocks.
-        window: steps of a window of the recurrence.
-        heads: attention heads.
-        local_layers: recurrent sublayers of a block.
-        cell: `"gru"`, `"lstm"` or `"rnn"`.
-        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
-        dropout: rate in the blocks.
-        output_dropout: variational rate after the core.
-        norm_order: `"pre"` or `"post"`.
-        normalization: `"unbiased"` or `"layer"`.
-        span: steps that attention sees; `None` for all.
-        unused_weights: also hold the weights that the released code never uses.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    policy = policy_of(dtype)
-    core = _core(
-        policy,
-        seed,
-        units=units,
-        levels=levels,
-        window=window,
-        heads=heads,
-        local_layers=local_layers,
-        cell=cell,
-        inner_units=inner_units,
-        dropout=dropout,
-        norm_order=norm_order,
-        normalization=normalization,
-        span=span,
-        project_input=True,
-        unused_weights=unused_weights,
-    )
-    model = SequenceClassifier(
-        core, classes, output_dropout=output_dropout, seed=after(seed), dtype=policy, name=name
-    )
-    model.build((None, None, features))
-    return model
+    own, options = split_settings(settings, core_of)
+    core = core_of(project_input=True, seed=seed, **own)
+    return classifier_of(core, classes, features, seed=seed, **options)
 
 
-def frame_model(
-    *,
-    notes: int = 88,
-    units: int,
-    levels: int,
-    window: int,
-    heads: int,
-    local_layers: int = 1,
-    cell: str = "gru",
-    inner_units: int | None = None,
-    dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    norm_order: str = "pre",
-    normalization: str = "unbiased",
-    span: int | None = None,
-    unused_weights: bool = False,
-    sum_over_time: bool = False,
-    dtype: str | None = None,
-    seed: int | None = None,
-    name: str | None = None,
-) -> FrameModel:
+@takes_settings_of(core_of)
+@takes_settings_of(frame_model_of, "output_dropout", "sum_over_time", "name")
+def frame_model(*, notes: int = 88, seed: int | None = None, **settings) -> FrameModel:
     """Builds an R-Transformer that predicts the notes of the next frame.
 
     Args:
         notes: width of a frame.
-        units: width of all blocks.
-        levels: number of blocks.
-        window: steps of a window of the recurrence.
-        heads: attention heads.
-        local_layers: recurrent sublayers of a block.
-        cell: `"gru"`, `"lstm"` or `"rnn"`.
-        inner_units: inner width of the feed-forward networks; `None` for `4 * units`.
-        dropout: rate in the blocks.
-        output_dropout: variational rate after the core.
-        norm_order: `"pre"` or `"post"`.
-        normalization: `"unbiased"` or `"layer"`.
-        span: steps that attention sees; `None` for all.
-        unused_weights: also hold the weights that the released code never uses.
-        sum_over_time: minimise the sum over the frames of a tune, not their mean.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    policy = policy_of(dtype)
-    core = _core(
-        policy,
-        seed,
-        units=units,
-        levels=levels,
-        window=window,
-        heads=heads,
-        local_layers=local_layers,
-        cell=cell,
-        inner_units=inner_units,
-        dropout=dropout,
-        norm_order=norm_order,
-        normalization=normalization,
-        span=span,
-        project_input=True,
-        unused_weights=unused_weights,
-    )
-    model = FrameModel(
-        core,
-        notes,
-        sum_over_time=sum_over_time,
-        output_dropout=output_dropout,
-        seed=after(seed),
-        dtype=policy,
-        name=name,
-    )
-    model.build((None, None, notes))
-    return model
+    own, options = split_settings(settings, core_of)
+    core = core_of(project_input=True, seed=seed, **own)
+    return frame_model_of(core, notes, seed=seed, **options)
 
 
 UNUSED_NOTE = (
@@ -259,16 +147,48 @@ UNUSED_NOTE = (
 )
 
 
+FAMILY: dict[str, Any] = {"family": "r_transformer", "paper": PAPER}
+
+# Training of the released scripts, and of the baselines that the paper compares with.
+SEQ_MNIST: dict[str, Any] = {
+    "data": DataSpec("seq_mnist", batch_size=32),
+    "optimizer": OptimizerSpec("Adam", learning_rate=1e-3),
+    # After every ten epochs, as the script does it.
+    "schedule": ScheduleSpec("milestones", factor=0.1, milestones=(11, 21, 31, 41)),
+    "epochs": 50,
+    "monitor": "val_accuracy",
+}
+NOTTINGHAM: dict[str, Any] = {  # ours
+    "data": DataSpec("nottingham", batch_size=8),
+    "optimizer": OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+    "schedule": ScheduleSpec("plateau", factor=0.5, patience=2, minimum=1e-5),
+    "epochs": 60,
+    "early_stopping": 8,
+    "monitor": "val_nll_per_frame",
+}
+PTB_CHAR: dict[str, Any] = {
+    "data": DataSpec("ptb_char", batch_size=16, eval_batch_size=1, length=320, history=80),
+    "optimizer": OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.15),
+    "schedule": ScheduleSpec("highest", factor=0.1, patience=3, delay=5),
+    "epochs": 100,
+}
+PTB_WORD: dict[str, Any] = {
+    "data": DataSpec("ptb_word", batch_size=16, eval_batch_size=10, length=40, history=40),
+    "optimizer": OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.35),
+    "schedule": ScheduleSpec("highest", factor=0.5, patience=5, delay=5),
+    "epochs": 100,
+}
+
+
 # Pixels (Table 1)
 
-
-@entry(
+register(
+    sequence_classifier,
     Recipe(
         name="rtransformer_seq_mnist",
-        family="r_transformer",
         task="sequence_classifier",
         summary="MNIST digits, read pixel by pixel.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "features": 1,
             "classes": 10,
@@ -280,35 +200,25 @@ UNUSED_NOTE = (
             "dropout": 0.05,
             "span": 784,
         },
-        data=DataSpec("seq_mnist", batch_size=32),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-3),
-        # After every ten epochs, as the script does it.
-        schedule=ScheduleSpec("milestones", factor=0.1, milestones=(11, 21, 31, 41)),
-        epochs=50,
-        monitor="val_accuracy",
+        **SEQ_MNIST,
         reported=Reported("accuracy", 99.1, "R-Transformer paper, Table 1", "8 layers of 32"),
         parameters=204_426,
         variants={"released": {"model.unused_weights": True, "parameters": 229_738}},
         notes=UNUSED_NOTE + " It clips no gradients, and does not shuffle the training images; "
         "here they are shuffled.",
-    )
+    ),
 )
-@forwards_to(sequence_classifier)
-def rtransformer_seq_mnist(**settings) -> SequenceClassifier:
-    """R-Transformer for sequential MNIST: 8 blocks of width 32, 99.1% test accuracy (Table 1)."""
-    return sequence_classifier(**settings)
 
 
 # Polyphonic music (Table 2)
 
-
-@entry(
+register(
+    frame_model,
     Recipe(
         name="rtransformer_nottingham",
-        family="r_transformer",
         task="frame_model",
         summary="Polyphonic music: the notes of the next frame of the Nottingham tunes.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "notes": 88,
             "units": 160,
@@ -318,12 +228,7 @@ def rtransformer_seq_mnist(**settings) -> SequenceClassifier:
             "dropout": 0.3,
             "span": 1792,  # the longest tune less its last frame
         },
-        data=DataSpec("nottingham", batch_size=8),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("plateau", factor=0.5, patience=2, minimum=1e-5),
-        epochs=60,
-        early_stopping=8,
-        monitor="val_nll_per_frame",
+        **NOTTINGHAM,
         reported=Reported("nll_per_frame", 2.37, "R-Transformer paper, Table 2", "3 layers of 160"),
         parameters=1_420_888,
         variants={
@@ -351,25 +256,19 @@ def rtransformer_seq_mnist(**settings) -> SequenceClassifier:
         "trains as the script does: one tune a step, the loss summed over the tune, SGD. The "
         "script clips gradients before they are computed, which has no effect, so nothing is "
         "clipped there.",
-    )
+    ),
 )
-@forwards_to(frame_model)
-def rtransformer_nottingham(**settings) -> FrameModel:
-    """R-Transformer for the Nottingham tunes: 3 blocks of width 160, 2.37 nats a frame (Table
-    2)."""
-    return frame_model(**settings)
 
 
 # Penn Treebank (Tables 3 and 4)
 
-
-@entry(
+register(
+    language_model,
     Recipe(
         name="rtransformer_ptb_char",
-        family="r_transformer",
         task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 49,
             "units": 512,
@@ -381,10 +280,7 @@ def rtransformer_nottingham(**settings) -> FrameModel:
             "span": 400,
             "history": 80,
         },
-        data=DataSpec("ptb_char", batch_size=16, eval_batch_size=1, length=320, history=80),
-        optimizer=OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.15),
-        schedule=ScheduleSpec("highest", factor=0.1, patience=3, delay=5),
-        epochs=100,
+        **PTB_CHAR,
         reported=Reported(
             "bits_per_character", 1.24, "R-Transformer paper, Table 3", "3 layers of 512"
         ),
@@ -393,22 +289,12 @@ def rtransformer_nottingham(**settings) -> FrameModel:
         notes="The released alphabet has 49 characters and no `<eos>`; with that of the data (50) "
         "the model has 513 parameters more, and training takes it from the data. The rate is of "
         "{1, 2, 3} in the paper (section 4.3), 2 in the script. " + UNUSED_NOTE,
-    )
-)
-@forwards_to(language_model)
-def rtransformer_ptb_char(**settings) -> LanguageModel:
-    """R-Transformer for characters of Penn Treebank: 3 blocks of width 512, 1.24 bits per character
-    (Table 3)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="rtransformer_ptb_word",
-        family="r_transformer",
         task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10_000,
             "units": 128,
@@ -421,54 +307,36 @@ def rtransformer_ptb_char(**settings) -> LanguageModel:
             "span": 80,
             "history": 40,
         },
-        data=DataSpec("ptb_word", batch_size=16, eval_batch_size=10, length=40, history=40),
-        optimizer=OptimizerSpec("SGD", learning_rate=2.0, global_clipnorm=0.35),
-        schedule=ScheduleSpec("highest", factor=0.5, patience=5, delay=5),
-        epochs=100,
+        **PTB_WORD,
         reported=Reported("perplexity", 84.38, "R-Transformer paper, Table 4", "3 layers of 128"),
         parameters=2_281_872,
         variants={"released": {"model.unused_weights": True, "parameters": 2_463_376}},
         notes="The rate is of {1, 2, 3} in the paper (section 4.3), 2 in the script. "
         + UNUSED_NOTE,
-    )
+    ),
 )
-@forwards_to(language_model)
-def rtransformer_ptb_word(**settings) -> LanguageModel:
-    """R-Transformer for words of Penn Treebank: 3 blocks of width 128, 84.38 perplexity (Table
-    4)."""
-    return language_model(**settings)
 
 
-SMALL: dict[str, Any] = {
-    "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
-    "units": 64,
-    "levels": 2,
-    "window": 5,
-    "heads": 4,
-    "span": 128,
-    "carry_state": True,
-}
+# Python's documentation
 
-
-@entry(
+register(
+    language_model,
     Recipe(
         name="rtransformer_python_docs",
-        family="r_transformer",
         task="language_model",
-        summary="Small character-level language model on the documentation that ships with Python.",
-        paper=PAPER,
-        model=SMALL,
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=6,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
+        model={
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
+            "units": 64,
+            "levels": 2,
+            "window": 5,
+            "heads": 4,
+            "span": 128,
+            "carry_state": True,
+        },
         parameters=156_579,
         notes="Settings of ours. The state of attention and recurrence is carried from window to "
         "window, so that attention looks back 128 characters.",
-    )
+        **python_docs(3e-3),
+        **FAMILY,
+    ),
 )
-@forwards_to(language_model)
-def rtransformer_python_docs(**settings) -> LanguageModel:
-    """A small character-level R-Transformer on Python's own documentation; settings of ours."""
-    return language_model(**settings)

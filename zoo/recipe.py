@@ -230,8 +230,7 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(f"`name` must be of the zoo. {error}") from None
         if self.name in registry.entries():  # the zoo is not yet loaded as a whole
-            builder = registry.builder_of(registry.find(self.name).build)
-            recipe_checks.check_model(self.model, builder)
+            recipe_checks.check_model(self.model, registry.find(self.name).builder)
 
 
 def _replace(value, path: list[str], new, key: str):

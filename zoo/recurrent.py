@@ -20,7 +20,7 @@ from keras_seq.zoo._around_core import (
     protocol_of,
 )
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 CELLS = ("lstm", "gru", "rnn")
 PAPERS = {
@@ -222,25 +222,12 @@ def _seq_mnist(cell: str, units: int, parameters: int, accuracy: float, size: st
     )
 
 
-@entry(_seq_mnist("lstm", 130, 70_470, 87.2, "1 layer of 130"))
-@forwards_to(sequence_classifier)
-def lstm_seq_mnist(**settings) -> SequenceClassifier:
-    """LSTM for sequential MNIST: 130 units, 87.2% test accuracy (Table 1)."""
-    return sequence_classifier(**settings)
-
-
-@entry(_seq_mnist("gru", 150, 70_360, 96.2))
-@forwards_to(sequence_classifier)
-def gru_seq_mnist(**settings) -> SequenceClassifier:
-    """GRU for sequential MNIST: 150 units, 96.2% test accuracy (Table 1)."""
-    return sequence_classifier(**settings)
-
-
-@entry(_seq_mnist("rnn", 260, 70_730, 21.5))
-@forwards_to(sequence_classifier)
-def rnn_seq_mnist(**settings) -> SequenceClassifier:
-    """A plain recurrent network for sequential MNIST: 260 units, 21.5% (Table 1)."""
-    return sequence_classifier(**settings)
+register(
+    sequence_classifier,
+    _seq_mnist("lstm", 130, 70_470, 87.2, "1 layer of 130"),
+    _seq_mnist("gru", 150, 70_360, 96.2),
+    _seq_mnist("rnn", 260, 70_730, 21.5),
+)
 
 
 # Polyphonic music (R-Transformer paper, Table 2)
@@ -269,26 +256,12 @@ def _nottingham(cell: str, units: int, parameters: int, nll: float) -> Recipe:
     )
 
 
-@entry(_nottingham("lstm", 280, 1_068_568, 3.29))
-@forwards_to(frame_model)
-def lstm_nottingham(**settings) -> FrameModel:
-    """LSTM for the Nottingham tunes: 2 layers of 280 units, 3.29 nats a frame (Table 2)."""
-    return frame_model(**settings)
-
-
-@entry(_nottingham("gru", 330, 1_100_308, 3.46))
-@forwards_to(frame_model)
-def gru_nottingham(**settings) -> FrameModel:
-    """GRU for the Nottingham tunes: 2 layers of 330 units, 3.46 nats a frame (Table 2)."""
-    return frame_model(**settings)
-
-
-@entry(_nottingham("rnn", 580, 1_112_528, 4.05))
-@forwards_to(frame_model)
-def rnn_nottingham(**settings) -> FrameModel:
-    """A plain recurrent network for the Nottingham tunes: 2 layers of 580 units, 4.05 nats (Table
-    2)."""
-    return frame_model(**settings)
+register(
+    frame_model,
+    _nottingham("lstm", 280, 1_068_568, 3.29),
+    _nottingham("gru", 330, 1_100_308, 3.46),
+    _nottingham("rnn", 580, 1_112_528, 4.05),
+)
 
 
 # Penn Treebank (R-Transformer paper, Tables 3 and 4)
@@ -322,30 +295,14 @@ def _ptb_char(cell: str, units: int, parameters: int, bits: float, size: str = "
     )
 
 
-@entry(
+register(
+    language_model,
     _ptb_char("lstm", 600, 4_604_650, 1.36, "2 layers of 600").replace(
         variants={"units450": {"model.units": 450, "parameters": 2_644_750, **NO_FIGURE}}
-    )
+    ),
+    _ptb_char("gru", 520, 2_626_890, 1.37),
+    _ptb_char("rnn", 900, 2_571_850, 1.48),
 )
-@forwards_to(language_model)
-def lstm_ptb_char(**settings) -> LanguageModel:
-    """LSTM for characters of Penn Treebank: 2 layers of 600 units, 1.36 bits (Table 3)."""
-    return language_model(**settings)
-
-
-@entry(_ptb_char("gru", 520, 2_626_890, 1.37))
-@forwards_to(language_model)
-def gru_ptb_char(**settings) -> LanguageModel:
-    """GRU for characters of Penn Treebank: 2 layers of 520 units, 1.37 bits (Table 3)."""
-    return language_model(**settings)
-
-
-@entry(_ptb_char("rnn", 900, 2_571_850, 1.48))
-@forwards_to(language_model)
-def rnn_ptb_char(**settings) -> LanguageModel:
-    """A plain recurrent network for characters of Penn Treebank: 2 layers of 900 units, 1.48
-    (Table 3)."""
-    return language_model(**settings)
 
 
 def _ptb_word(
@@ -388,18 +345,11 @@ def _table_4(perplexity: float, size: str = "") -> Reported:
     return Reported("perplexity", perplexity, "R-Transformer paper, Table 4", size)
 
 
-@entry(
+register(
+    language_model,
     _ptb_word(
         "lstm_ptb_word_700", 700, 3, 18_786_800, _table_4(78.93, "3 layers of 700"), GIVEN_NOTE
-    )
-)
-@forwards_to(language_model)
-def lstm_ptb_word_700(**settings) -> LanguageModel:
-    """LSTM for words of Penn Treebank: 3 layers of 700 units, 78.93 perplexity (Table 4)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     _ptb_word(
         "lstm_ptb_word_650",
         650,
@@ -408,28 +358,7 @@ def lstm_ptb_word_700(**settings) -> LanguageModel:
         Reported("perplexity", None, "no figure of this size in the R-Transformer paper"),
         "A smaller LSTM than that of the R-Transformer paper, lstm_ptb_word_700; size and training "
         "are ours.",
-    )
+    ),
+    _ptb_word("gru_ptb_word", 700, 2, 12_898_400, _table_4(92.48), WIDTH_NOTE.format("13 million")),
+    _ptb_word("rnn_ptb_word", 900, 2, 12_251_800, _table_4(114.5), WIDTH_NOTE.format("12 million")),
 )
-@forwards_to(language_model)
-def lstm_ptb_word_650(**settings) -> LanguageModel:
-    """LSTM for words of Penn Treebank: 2 layers of 650 units; settings of ours."""
-    return language_model(**settings)
-
-
-@entry(
-    _ptb_word("gru_ptb_word", 700, 2, 12_898_400, _table_4(92.48), WIDTH_NOTE.format("13 million"))
-)
-@forwards_to(language_model)
-def gru_ptb_word(**settings) -> LanguageModel:
-    """GRU for words of Penn Treebank: 2 layers of 700 units, 92.48 perplexity (Table 4)."""
-    return language_model(**settings)
-
-
-@entry(
-    _ptb_word("rnn_ptb_word", 900, 2, 12_251_800, _table_4(114.5), WIDTH_NOTE.format("12 million"))
-)
-@forwards_to(language_model)
-def rnn_ptb_word(**settings) -> LanguageModel:
-    """A plain recurrent network for words of Penn Treebank: 2 layers of 900 units, 114.50 (Table
-    4)."""
-    return language_model(**settings)

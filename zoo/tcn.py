@@ -18,7 +18,7 @@ from keras_seq.zoo._around_core import (
     protocol_of,
 )
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 PAPER = (
     "Bai, Kolter, Koltun: An Empirical Evaluation of Generic Convolutional and Recurrent Networks "
@@ -182,7 +182,8 @@ SIZES_NOTE = (
 TRELLISNET_NOTE = "The TrellisNet paper (Table {}) has the same figure for a TCN of {}. "
 
 
-@entry(
+register(
+    sequence_classifier,
     Recipe(
         name="tcn_seq_mnist",
         family="tcn",
@@ -207,15 +208,12 @@ TRELLISNET_NOTE = "The TrellisNet paper (Table {}) has the same figure for a TCN
         parameters=66_910,
         notes=SIZES_NOTE + "The script trains with 60,000 images; here the last "
         "5,000 are for validation.",
-    )
+    ),
 )
-@forwards_to(sequence_classifier)
-def tcn_seq_mnist(**settings) -> SequenceClassifier:
-    """TCN for sequential MNIST: 8 blocks of 25 channels, 99.0% test accuracy (Table 1)."""
-    return sequence_classifier(**settings)
 
 
-@entry(
+register(
+    frame_model,
     Recipe(
         name="tcn_nottingham",
         family="tcn",
@@ -229,15 +227,12 @@ def tcn_seq_mnist(**settings) -> SequenceClassifier:
         notes=SIZES_NOTE + "Training is that of rtransformer_nottingham, for comparison under one "
         "protocol; the script trains with Adam at 1e-3, one tune a step, the loss summed over it, "
         "and a clipping before the gradients are there, which has no effect.",
-    )
+    ),
 )
-@forwards_to(frame_model)
-def tcn_nottingham(**settings) -> FrameModel:
-    """TCN for the Nottingham tunes: 4 blocks of 150 channels, 3.07 nats a frame (Table 2)."""
-    return frame_model(**settings)
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="tcn_ptb_char",
         family="tcn",
@@ -264,16 +259,7 @@ def tcn_nottingham(**settings) -> FrameModel:
         notes=SIZES_NOTE
         + TRELLISNET_NOTE.format(3, "3.0M")
         + "The last of its blocks is as wide as the embedding, 100, to which the softmax is tied.",
-    )
-)
-@forwards_to(language_model)
-def tcn_ptb_char(**settings) -> LanguageModel:
-    """TCN for characters of Penn Treebank: 3 blocks of up to 450 channels, 1.31 bits (Table
-    3)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="tcn_ptb_word",
         family="tcn",
@@ -297,15 +283,7 @@ def tcn_ptb_char(**settings) -> LanguageModel:
         reported=Reported("perplexity", 88.68, "R-Transformer paper, Table 4", "4 layers of 600"),
         parameters=14_659_600,
         notes=SIZES_NOTE + TRELLISNET_NOTE.format(1, "13M"),
-    )
-)
-@forwards_to(language_model)
-def tcn_ptb_word(**settings) -> LanguageModel:
-    """TCN for words of Penn Treebank: 4 blocks of 600 channels, 88.68 perplexity (Table 4)."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="tcn_python_docs",
         family="tcn",
@@ -327,9 +305,5 @@ def tcn_ptb_word(**settings) -> LanguageModel:
         parameters=332_003,
         notes="Settings of ours. The state is carried from window to window, so that the first "
         "steps of a window see the last ones of the window before.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def tcn_python_docs(**settings) -> LanguageModel:
-    """A small character-level TCN on Python's own documentation; settings of ours."""
-    return language_model(**settings)

@@ -12,7 +12,7 @@ from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, TransformerXL
 from keras_seq.models import LanguageModel
 from keras_seq.zoo._around_core import after, language_model_of, policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 PAPER = (
     "Dai, Yang, Yang, Carbonell, Le, Salakhutdinov: Transformer-XL: Attentive Language Models "
@@ -122,7 +122,8 @@ def language_model(
     )
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="transformer_xl_ptb_word",
         family="transformer_xl",
@@ -171,15 +172,7 @@ def language_model(
         "heads, inner width and dropout are those of rtransformer_ptb_word. The Transformer-XL "
         "paper also has variational dropout and weight averaging as AWD-LSTM; neither is here, and "
         "the settings have not been trained to the end.",
-    )
-)
-@forwards_to(language_model)
-def transformer_xl_ptb_word(**settings) -> LanguageModel:
-    """Transformer-XL for words of Penn Treebank: 16 levels of width 380, 54.5 perplexity."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="transformer_xl_ptb_char",
         family="transformer_xl",
@@ -203,15 +196,7 @@ def transformer_xl_ptb_word(**settings) -> LanguageModel:
         reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=5_138_994,
         notes="Settings of ours, which have not been trained to the end.",
-    )
-)
-@forwards_to(language_model)
-def transformer_xl_ptb_char(**settings) -> LanguageModel:
-    """Transformer-XL for characters of Penn Treebank: 6 levels of width 256; settings of ours."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="transformer_xl_wt103",
         family="transformer_xl",
@@ -248,15 +233,7 @@ def transformer_xl_ptb_char(**settings) -> LanguageModel:
         notes="Sizes and training of the released script of the base model; 200,000 steps are 17.4 "
         "epochs. The figure is that of an evaluation with a memory of 640 steps and distances "
         "clamped at 400, which `variant='evaluation'` has.",
-    )
-)
-@forwards_to(language_model)
-def transformer_xl_wt103(**settings) -> LanguageModel:
-    """Transformer-XL for words of WikiText-103: the base model, 151M parameters, 24.03."""
-    return language_model(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="transformer_xl_python_docs",
         family="transformer_xl",
@@ -281,9 +258,5 @@ def transformer_xl_wt103(**settings) -> LanguageModel:
         parameters=371_811,
         notes="Settings of ours. Each level looks back 63 steps, so that the memory holds all that "
         "a step sees and generation equals the full pass.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def transformer_xl_python_docs(**settings) -> LanguageModel:
-    """A small character-level Transformer-XL on Python's own documentation; settings of ours."""
-    return language_model(**settings)

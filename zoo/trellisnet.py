@@ -14,7 +14,7 @@ from keras_seq.layers import AdaptiveSoftmax, MixtureOfSoftmaxes, SoftmaxHead, T
 from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
 from keras_seq.zoo._around_core import policy_of
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
-from keras_seq.zoo.registry import entry, forwards_to
+from keras_seq.zoo.registry import register
 
 PAPER = "Bai, Kolter, Koltun: Trellis Networks for Sequence Modeling. ICLR 2019."
 
@@ -326,7 +326,8 @@ LARGER_NOTE = (
 )
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="trellisnet_ptb_word",
         family="trellisnet",
@@ -341,15 +342,7 @@ LARGER_NOTE = (
         + choice("paper")
         + "Both have the same number of parameters.",
         **PTB_WORD_TRAINING,
-    ).variant("paper")
-)
-@forwards_to(language_model)
-def trellisnet_ptb_word(**settings) -> LanguageModel:
-    """TrellisNet for words of Penn Treebank: 24M parameters, 56.97 test perplexity (Table 1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_large",
         family="trellisnet",
@@ -364,13 +357,8 @@ def trellisnet_ptb_word(**settings) -> LanguageModel:
         + differences(PTB_WORD_PAPER, PTB_WORD_RELEASED)
         + choice("paper"),
         **PTB_WORD_TRAINING,
-    ).variant("paper")
+    ).variant("paper"),
 )
-@forwards_to(language_model)
-def trellisnet_ptb_word_large(**settings) -> LanguageModel:
-    """The 1.4 times larger TrellisNet for words: 33M parameters, 56.80 test perplexity (Table
-    1)."""
-    return language_model(**settings)
 
 
 # The same with a mixture of softmaxes (Table 1; settings: Table 5, second column, and word_PTB)
@@ -411,7 +399,8 @@ MOS_RELEASED: dict[str, Any] = {
 }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="trellisnet_ptb_word_mos",
         family="trellisnet",
@@ -428,16 +417,7 @@ MOS_RELEASED: dict[str, Any] = {
         "experts of Table 5 with them. The dropout of the latent vectors is the script's; Table 5 "
         "has no row for it.",
         **PTB_WORD_TRAINING,
-    ).variant("paper")
-)
-@forwards_to(language_model)
-def trellisnet_ptb_word_mos(**settings) -> LanguageModel:
-    """TrellisNet with a mixture of 15 softmaxes: 25M parameters, 54.67 test perplexity (Table
-    1)."""
-    return language_model(**settings)
-
-
-@entry(
+    ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_mos_large",
         family="trellisnet",
@@ -454,13 +434,8 @@ def trellisnet_ptb_word_mos(**settings) -> LanguageModel:
         + choice("paper")
         + "Both have the table's widths of 280 and 480.",
         **PTB_WORD_TRAINING,
-    ).variant("paper")
+    ).variant("paper"),
 )
-@forwards_to(language_model)
-def trellisnet_ptb_word_mos_large(**settings) -> LanguageModel:
-    """The 1.4 times larger TrellisNet with a mixture: 34M parameters, 54.19 test perplexity (Table
-    1)."""
-    return language_model(**settings)
 
 
 # WikiText-103 (Table 2; settings: Table 5, third column, and word_WT103)
@@ -485,7 +460,8 @@ WT103_RELEASED: dict[str, Any] = {
 }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="trellisnet_wt103",
         family="trellisnet",
@@ -521,12 +497,8 @@ WT103_RELEASED: dict[str, Any] = {
         "vectors and biases of the adaptive softmax (1,539) belong to the criterion in the release "
         "and are counted here. The script also lowers the rate after an epoch that is worse than "
         "one more than five epochs before; here only the milestones do.",
-    ).variant("released")
+    ).variant("released"),
 )
-@forwards_to(language_model)
-def trellisnet_wt103(**settings) -> LanguageModel:
-    """TrellisNet for words of WikiText-103: 180M parameters, 29.19 test perplexity (Table 2)."""
-    return language_model(**settings)
 
 
 # Penn Treebank, characters (Table 3; settings: Table 5, fourth column, and char_PTB)
@@ -555,7 +527,8 @@ PTB_CHAR_RELEASED: dict[str, Any] = {
 }
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="trellisnet_ptb_char",
         family="trellisnet",
@@ -585,13 +558,8 @@ PTB_CHAR_RELEASED: dict[str, Any] = {
         notes=differences(PTB_CHAR_PAPER, PTB_CHAR_RELEASED)
         + choice("paper")
         + "The width of Table 5 gives the reported 13.4M, that of the script 14.5M.",
-    ).variant("paper")
+    ).variant("paper"),
 )
-@forwards_to(language_model)
-def trellisnet_ptb_char(**settings) -> LanguageModel:
-    """TrellisNet for characters of Penn Treebank: 13.4M parameters, 1.158 bits per character (Table
-    3)."""
-    return language_model(**settings)
 
 
 # Pixels (Table 4; settings: Table 5, last column, and seq_MNIST_CIFAR)
@@ -658,56 +626,38 @@ def _pixels(
     return recipe.variant("released").replace(**changes)
 
 
-@entry(
+register(
+    sequence_reader,
     _pixels(
         "seq_mnist",
         "MNIST digits, read pixel by pixel.",
         99.20,
         features=1,
         counts=(8_181_110, 99_110, 137_910),
-    )
-)
-@forwards_to(sequence_reader)
-def trellisnet_seq_mnist(**settings) -> SequenceClassifier | SequenceRegressor:
-    """TrellisNet for sequential MNIST: 8M parameters, 99.20% test accuracy (Table 4)."""
-    return sequence_reader(**settings)
-
-
-@entry(
+    ),
     _pixels(
         "perm_mnist",
         "MNIST digits, read pixel by pixel in a fixed random order.",
         98.13,
         features=1,
         counts=(8_181_110, 99_110, 137_910),
-    )
-)
-@forwards_to(sequence_reader)
-def trellisnet_perm_mnist(**settings) -> SequenceClassifier | SequenceRegressor:
-    """TrellisNet for permuted MNIST: 8M parameters, 98.13% test accuracy (Table 4)."""
-    return sequence_reader(**settings)
-
-
-@entry(
+    ),
     _pixels(
         "seq_cifar10",
         "CIFAR-10 images, read pixel by pixel.",
         73.42,
         features=3,
         counts=(8_197_270, 100_870, 139_990),
-    )
+    ),
 )
-@forwards_to(sequence_reader)
-def trellisnet_seq_cifar10(**settings) -> SequenceClassifier | SequenceRegressor:
-    """TrellisNet for sequential CIFAR-10: 8M parameters, 73.42% test accuracy (Table 4)."""
-    return sequence_reader(**settings)
 
 
 # Long-memory tasks (Hochreiter and Schmidhuber, 1997, in the form of Bai et al., 2018). The paper
 # has no such rows.
 
 
-@entry(
+register(
+    sequence_reader,
     Recipe(
         name="trellisnet_copy_memory",
         family="trellisnet",
@@ -731,15 +681,7 @@ def trellisnet_seq_cifar10(**settings) -> SequenceClassifier | SequenceRegressor
         parameters=89_410,
         notes="A task of Bai et al., 2018, with settings of ours; the TrellisNet paper does "
         "not report it.",
-    )
-)
-@forwards_to(sequence_reader)
-def trellisnet_copy_memory(**settings) -> SequenceClassifier | SequenceRegressor:
-    """TrellisNet for the copy-memory task; settings of ours."""
-    return sequence_reader(**settings)
-
-
-@entry(
+    ),
     Recipe(
         name="trellisnet_adding",
         family="trellisnet",
@@ -762,18 +704,15 @@ def trellisnet_copy_memory(**settings) -> SequenceClassifier | SequenceRegressor
         parameters=53_461,
         notes="A task of Bai et al., 2018, with settings of ours; the TrellisNet paper does "
         "not report it.",
-    )
+    ),
 )
-@forwards_to(sequence_reader)
-def trellisnet_adding(**settings) -> SequenceClassifier | SequenceRegressor:
-    """TrellisNet for the adding problem; settings of ours."""
-    return sequence_reader(**settings)
 
 
 # The default of `keras-seq train`
 
 
-@entry(
+register(
+    language_model,
     Recipe(
         name="trellisnet_python_docs",
         family="trellisnet",
@@ -797,9 +736,5 @@ def trellisnet_adding(**settings) -> SequenceClassifier | SequenceRegressor:
         reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=130_467,
         notes="Settings of ours, for a first run in under three minutes on two CPU cores.",
-    )
+    ),
 )
-@forwards_to(language_model)
-def trellisnet_python_docs(**settings) -> LanguageModel:
-    """A small character-level TrellisNet on Python's own documentation; settings of ours."""
-    return language_model(**settings)

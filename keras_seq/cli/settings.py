@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import inspect
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -88,12 +87,7 @@ def _builder_settings(recipe) -> list[str]:
     """The settings that the zoo's builder takes."""
     from keras_seq.zoo import registry
 
-    function = registry.find(recipe.name).build
-    target = getattr(function, "builder", function)
-    kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(target).parameters.values()
-    named = [p.name for p in parameters if p.kind in kinds]
-    return list(dict.fromkeys([*recipe.model, *named]))
+    return list(dict.fromkeys([*recipe.model, *registry.settings_of(recipe.name)]))
 
 
 def _full_key(key: str, known: Mapping[str, Any]) -> str:

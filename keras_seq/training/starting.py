@@ -1,6 +1,5 @@
 """Beginning a run with the best weights of another one."""
 
-import inspect
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -159,9 +158,8 @@ def _place(run: Run) -> str:
 
 def _settings(recipe: Recipe) -> Mapping[str, Any]:
     """The model's settings that its weights depend on, defaults included."""
-    build = registry.find(recipe.name).build
-    parameters = inspect.signature(getattr(build, "builder", build)).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    settings = registry.settings_of(recipe.name).values()
+    defaults = {s.name: s.default for s in settings if s.default is not s.empty}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in {**defaults, **recipe.model}.items()

@@ -1,6 +1,5 @@
 """What a space is made from: the settings of a recipe's model."""
 
-import inspect
 from typing import Any
 
 from keras_seq.zoo import Recipe, registry
@@ -16,8 +15,7 @@ class Settings:
     """
 
     def __init__(self, recipe: Recipe):
-        builder = registry.builder_of(registry.find(recipe.name).build)
-        parameters = inspect.signature(builder).parameters
+        parameters = registry.settings_of(recipe.name)
         defaults = {
             name: parameter.default
             for name, parameter in parameters.items()

@@ -1,0 +1,100 @@
+"""How models get into the zoo: signatures, docstrings, and files of users."""
+
+import inspect
+import pickle
+
+import keras
+import pytest
+
+from keras_seq import zoo
+from keras_seq.zoo import Recipe, registry
+from keras_seq.zoo.settings import documented, split_settings, takes_settings_of
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    """Takes back what a test registers."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry.entries()))
+
+
+def recipe(name: str, **model) -> Recipe:
+    changes = {"name": name, "model": model, "variants": {"wide": {"model.units": 9}}}
+    return Recipe(**{**vars(zoo.recipe("lstm_ptb_word")), **changes})
+
+
+def dense(*, units: int, activation: str = "tanh") -> keras.Model:
+    """Builds a layer.
+
+    Args:
+        units: width.
+        activation: a name of Keras.
+    """
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, activation)])
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_help_shows_the_settings_of_the_recipe(name):
+    build = getattr(zoo, name)
+    parameters = inspect.signature(build).parameters
+    settings = registry.settings_of(name)
+    assert list(parameters) == ["variant", "weights", *settings]
+    for key, setting in settings.items():
+        assert parameters[key].default == zoo.recipe(name).model.get(key, setting.default)
+        assert parameters[key].default is not inspect.Parameter.empty
+        assert parameters[key].annotation is setting.annotation is not inspect.Parameter.empty
+        assert documented(build).get(key), f"{name} does not say what {key} is"
+    assert pickle.loads(pickle.dumps(build)) is build
+    assert registry.find(name).builder is registry.builder_of(build)
+
+
+def test_one_builder_makes_several_models(entries):
+    registry.register(dense, recipe("narrow", units=4), recipe("wider", units=5))
+    assert zoo.narrow().count_params() == 16 and zoo.wider().count_params() == 20
+    assert zoo.wider("wide", activation="relu").layers[0].units == 9
+    with pytest.raises(ValueError, match="wider has no setting 'unit'. Its .* units, activation"):
+        zoo.wider(unit=3)
+    with pytest.raises(ValueError, match="`model.units` must be of type int"):
+        zoo.recipe("wider").replace(**{"model.units": "5"})
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_a_function_of_its_own(entries, forwarded):
+    def narrow(**settings) -> keras.Model:
+        """One layer."""
+        return dense(**settings)
+
+    def other(*, units: int, activation: str = "relu") -> keras.Model:
+        return dense(units=units, activation=activation)
+
+    other.__name__ = "narrow"
+    function = registry.forwards_to(dense)(narrow) if forwarded else other
+    build = registry.entry(recipe("narrow", units=4))(function)
+    assert build.__doc__ == function.__doc__ and build is zoo.narrow
+    assert zoo.narrow(units=2).count_params() == 8
+    assert list(registry.settings_of("narrow")) == ["units", "activation"]
+    assert inspect.signature(build).parameters["units"].default == 4
+    with pytest.raises(ValueError, match="must bear its name"):
+        registry.entry(recipe("other", units=4))(function)
+
+
+def test_settings_are_handed_on():
+    @takes_settings_of(dense, "activation")
+    def model(*, width: int, **settings):
+        """Builds it.
+
+        Args:
+            width: of the layer,
+                in units.
+            **settings: of `dense`.
+        """
+        return split_settings(settings, dense), width
+
+    assert list(inspect.signature(model).parameters) == ["width", "activation"]
+    assert documented(model) == {
+        "width": "of the layer, in units.",
+        "activation": "a name of Keras.",
+    }
+    assert model(width=3, activation="relu", name="a") == (
+        ({"activation": "relu"}, {"name": "a"}),
+        3,
+    )

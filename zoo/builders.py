@@ -1,0 +1,155 @@
+"""Models around a core, which the builders of all families share."""
+
+from typing import Any
+
+import keras
+
+from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+
+
+def policy_of(dtype: str | None):
+    """The dtype policy of a builder's `dtype`; `None` for Keras' current one."""
+    return keras.dtype_policies.get(dtype or keras.config.dtype_policy())
+
+
+def after(seed: int | None, steps: int = 1) -> int | None:
+    """Another seed than the core's; `None` stays `None`."""
+    return None if seed is None else seed + steps
+
+
+def language_model_of(
+    core,
+    vocabulary_size: int,
+    embedding_dim: int,
+    *,
+    head: str = "tied",
+    embedding_dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    activation_regularization: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    history: int = 0,
+    carry_state: bool = False,
+    seed: int | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> LanguageModel:
+    """A built language model of a core, in the core's precision.
+
+    Args:
+        core: a causal layer.
+        vocabulary_size: number of tokens.
+        embedding_dim: width of the embedding.
+        head: `"tied"` or `"softmax"`.
+        embedding_dropout: rate for rows of the embedding.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        auxiliary_weight: weight of the losses of auxiliary outputs.
+        activation_regularization: weight of the mean squared output.
+        temporal_activation_regularization: weight of the mean squared difference of successive
+            outputs.
+        history: leading steps of a window without loss.
+        carry_state: carry the state from window to window.
+        seed: the core's; the model takes another one.
+        name: the model's name.
+        **options: further arguments of `LanguageModel`.
+    """
+    model = LanguageModel(
+        vocabulary_size,
+        embedding_dim,
+        core,
+        head=head,
+        embedding_dropout=embedding_dropout,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        auxiliary_weight=auxiliary_weight,
+        activation_regularization=activation_regularization,
+        temporal_activation_regularization=temporal_activation_regularization,
+        history=history,
+        carry_state=carry_state,
+        seed=after(seed),
+        dtype=core.dtype_policy,
+        name=name,
+        **options,
+    )
+    model.build((None, None))
+    return model
+
+
+def classifier_of(
+    core,
+    classes: int,
+    features: int | None = None,
+    *,
+    vocabulary_size: int | None = None,
+    embedding_dim: int | None = None,
+    return_sequences: bool = False,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    seed: int | None = None,
+    name: str | None = None,
+) -> SequenceClassifier:
+    """A built classifier of sequences, in the core's precision.
+
+    Args:
+        core: a causal layer.
+        classes: number of classes.
+        features: width of float inputs.
+        vocabulary_size: values of integer inputs.
+        embedding_dim: width of their embedding.
+        return_sequences: predict at every step.
+        input_dropout: variational rate before the core.
+        output_dropout: variational rate after the core.
+        auxiliary_weight: weight of the losses of auxiliary outputs.
+        seed: the core's; the model takes another one.
+        name: the model's name.
+    """
+    model = SequenceClassifier(
+        core,
+        classes,
+        vocabulary_size=vocabulary_size,
+        embedding_dim=embedding_dim,
+        return_sequences=return_sequences,
+        input_dropout=input_dropout,
+        output_dropout=output_dropout,
+        auxiliary_weight=auxiliary_weight,
+        seed=after(seed),
+        dtype=core.dtype_policy,
+        name=name,
+    )
+    model.build((None, None) if vocabulary_size else (None, None, features))
+    return model
+
+
+def frame_model_of(
+    core,
+    notes: int,
+    *,
+    sum_over_time: bool = False,
+    output_dropout: float = 0.0,
+    seed: int | None = None,
+    name: str | None = None,
+) -> FrameModel:
+    """A built model of frames, in the core's precision.
+
+    Args:
+        core: a causal layer.
+        notes: width of a frame.
+        sum_over_time: minimise the sum over the frames of a tune, not their mean.
+        output_dropout: variational rate after the core.
+        seed: the core's; the model takes another one.
+        name: the model's name.
+    """
+    model = FrameModel(
+        core,
+        notes,
+        sum_over_time=sum_over_time,
+        output_dropout=output_dropout,
+        seed=after(seed),
+        dtype=core.dtype_policy,
+        name=name,
+    )
+    model.build((None, None, notes))
+    return model
