@@ -96,6 +96,16 @@ class CausalLayer(CheckedLayer):
     A subclass implements `output_units`, `get_initial_state` and `call`; the output of `call` comes
     first and the state last. It has `get_masks` if it has dropout, which then is drawn by nothing
     else. The rest follows from these.
+
+    Call arguments:
+        x: (b, t, d).
+        initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
+        return_state: also return the state after the last step, as the last element.
+        training: whether to draw dropout masks where `masks` is `None`.
+        masks: the dropout masks to use whatever `training` is, as from `get_masks`; `{}` for none.
+
+    Output shape:
+        (b, t, u) with u the `output_units`.
     """
 
     axes = ("b", "t", "d")
@@ -109,6 +119,11 @@ class CausalLayer(CheckedLayer):
     def auxiliary_levels(self) -> tuple[int, ...]:
         """What the outputs of `return_auxiliary` belong to; empty where there are none."""
         return ()
+
+    @property
+    def auxiliary_scales(self) -> tuple[float, ...] | None:
+        """The weight of each of them in a loss, besides a common one; `None` for ones."""
+        return None
 
     @property
     def receptive_field(self) -> int | None:
@@ -144,6 +159,12 @@ class CausalLayer(CheckedLayer):
             batch_size: b, an integer or a scalar tensor.
         """
         return {}
+
+    def masks_of(self, x, training, masks) -> dict[str, Any]:
+        """The masks of a call: those given, else those drawn in training, else none."""
+        if masks is not None:
+            return masks
+        return self.get_masks(ops.shape(x)[0]) if training else {}
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
         raise NotImplementedError
@@ -187,6 +208,15 @@ class CausalLayer(CheckedLayer):
                 "`keras.ops.flip(x, axis=1)` before and after the second one."
             )
         return super().from_config(config, *args, **kwargs)
+
+
+def check_exact(kind) -> None:
+    """Refuses any kind of state but the exact one."""
+    if kind not in (None, "exact"):
+        raise ValueError(
+            "`kind` must be 'exact' or None: the layer has one kind of state. "
+            f"Received: kind={kind!r}."
+        )
 
 
 def as_float(x, dtype):

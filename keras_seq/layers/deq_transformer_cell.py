@@ -6,8 +6,7 @@ from keras import ops
 from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import EquilibriumCell
-from keras_seq.layers.local_rnn import check_exact
+from keras_seq.layers.causal_layer import EquilibriumCell, check_exact
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.layers.relative_attention import (
     RelativeAttention,

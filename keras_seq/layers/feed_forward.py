@@ -5,16 +5,15 @@ from keras import ops
 
 from keras_seq._arguments import activation_config, check_rate, get_activation
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.layers.local_rnn import fan_in_uniform
+from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.lanes import lanes
 from keras_seq.ops.products import matrix_product
 from keras_seq.ops.seeded_dropout import seeded_mask
 
 
 @export("keras_seq.layers.FeedForward")
-class FeedForward(CheckedLayer):
+class FeedForward(SeededLayer):
     """Two linear layers with an activation between them, the same at every step.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.3: W₂ dropout(f(W₁ x + b₁)) + b₂.
@@ -31,7 +30,8 @@ class FeedForward(CheckedLayer):
     Call arguments:
         x: (..., d).
         training: whether to draw a dropout mask.
-        dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
+        dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:
         The shape of `x`.
@@ -96,11 +96,10 @@ class FeedForward(CheckedLayer):
         self.inner_kernel, self.inner_bias = linear("inner", features, inner)
         self.output_kernel, self.output_bias = linear("output", inner, features)
 
-    def call(self, x, training=None, dropout_seed=None):
-        if dropout_seed is None and training and self.dropout:
-            dropout_seed = draw_seed(self.seed_generator).value
+    def call(self, x, training=None, masks=None, dropout_seed=None):
+        seed = self.seed_of(training, masks, dropout_seed)
         shape = (*ops.shape(x)[:-1], self.inner_kernel.shape[-1])
-        mask = seeded_mask(shape, self.dropout, dropout_seed, x.dtype)
+        mask = seeded_mask(shape, self.dropout, seed, x.dtype)
         parts = lanes(*ops.shape(x)) if training and len(x.shape) == 3 else []
         if len(parts) < 2:
             return self._run(x, mask)

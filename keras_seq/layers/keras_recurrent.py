@@ -3,11 +3,12 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_seq._backend import wants_portable_operations
 from keras_seq._export import export
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.ops.scan import scan
 
 
@@ -56,7 +57,7 @@ class KerasRecurrent(CausalLayer):
                 f"layer={layer!r}."
             )
         config = layer.get_config()
-        _refuse(config)
+        refuse_dropout("layer", config, ("go_backwards", "stateful"))
         config |= {"return_sequences": True, "return_state": True, "unroll": False}
         config["dtype"] = keras.saving.serialize_keras_object(self.dtype_policy)
         self.layer: Any = type(layer).from_config(config)
@@ -85,27 +86,35 @@ class KerasRecurrent(CausalLayer):
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
         if initial_state is not None:
             initial_state = keras.tree.map_structure(
-                lambda part: keras.ops.cast(part, x.dtype), initial_state
+                lambda part: ops.cast(part, x.dtype), initial_state
             )
+        count = None
+        if x.shape[1] != 1:
+            finite = finite_steps(x)
+            count = seen_lost(finite, 0, ops.shape(x)[1], None)
+            x = only(count == 0, x)
         if wants_portable_operations():
             outputs, *state = self._cell_by_cell(x, initial_state)
         else:
             outputs, *state = self.layer(x, initial_state=initial_state, training=training)
+        if count is not None:  # what follows a step that is not finite is not, nor its gradient
+            outputs = marked(outputs, count)
+            state = keras.tree.map_structure(lambda part: _marked(part, count[:, -1]), state)
         return (outputs, state) if return_state else outputs
 
     def _cell_by_cell(self, x, state) -> list:
         """What the layer answers, without the arrays of tensors that it loops with."""
-        batch, time, _ = keras.ops.shape(x)
+        batch, time, _ = ops.shape(x)
         cell, state = self.layer.cell, state or self.get_initial_state(batch)
 
         def step(carry, turn):
-            output, after = cell(keras.ops.take(x, turn, axis=1), carry[1:], training=False)
+            output, after = cell(ops.take(x, turn, axis=1), carry[1:], training=False)
             carry = [output, *after]
             return carry, carry
 
-        start = [keras.ops.zeros((batch, self.output_units), x.dtype), *state]
-        (_, *state), (outputs, *_) = scan(step, start, keras.ops.arange(time))
-        return [keras.ops.swapaxes(outputs, 0, 1), *state]
+        start = [ops.zeros((batch, self.output_units), x.dtype), *state]
+        (_, *state), (outputs, *_) = scan(step, start, ops.arange(time))
+        return [ops.swapaxes(outputs, 0, 1), *state]
 
     def get_config(self):
         layer = keras.saving.serialize_keras_object(self.layer)
@@ -120,19 +129,33 @@ class KerasRecurrent(CausalLayer):
         return super().from_config(config)
 
 
-_REFUSED = ("dropout", "recurrent_dropout", "go_backwards", "stateful")
+def _marked(state, count):
+    """A state (b, ...) with NaN in the rows where a step was lost."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(state.dtype)):
+        return state
+    return marked(state, ops.reshape(count, (-1, *(1 for _ in state.shape[2:]))))
 
 
-def _refuse(config) -> None:
-    """Refuses what a layer, or a cell in it, must not have, by their configurations."""
+def refuse_dropout(name: str, config, more: tuple[str, ...] = ()) -> None:
+    """Refuses what a recurrent layer of Keras, or a cell in it, must not have.
+
+    Args:
+        name: of the argument that it came as.
+        config: its configuration.
+        more: what is refused besides dropout.
+
+    Raises:
+        ValueError: if it has any of this.
+    """
     if isinstance(config, list | tuple):
         for part in config:
-            _refuse(part)
+            refuse_dropout(name, part, more)
     elif isinstance(config, dict):
-        for name, value in config.items():
-            if name in _REFUSED and value:
+        for key, value in config.items():
+            if value and key in ("dropout", "recurrent_dropout", *more):
                 raise ValueError(
-                    f"`layer` must have no `{name}`, nor its cells. Received: {name}={value!r}. "
-                    "Dropout belongs to the `RecurrentStack`, and state goes in and out of a call."
+                    f"`{name}` must have no `{key}`, nor its cells. Received: {key}={value!r}. "
+                    "Dropout belongs to the layer or stack around it, and state goes in and out "
+                    "of a call."
                 )
-            _refuse(value)
+            refuse_dropout(name, value, more)

@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.keras_recurrent import refuse_dropout
 from keras_seq.ops.lanes import lanes
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.ops.products import matrix_product
@@ -51,13 +52,15 @@ class LocalRNN(CausalLayer):
         return_state: also return the state after the last step.
         training: handed to a cell object. A named cell in training uses a gradient written by hand,
             which cannot be differentiated again.
+        masks: accepted as every layer does; there are none.
         mask: (b, t); masked inputs are read as zero vectors.
 
     Output shape:
         (b, t, u).
 
     Raises:
-        ValueError: on sizes that are not positive, an unknown cell, or a cell of another width.
+        ValueError: on sizes that are not positive, an unknown cell, a cell of another width, or one
+            of Keras' cells with dropout, which they draw once for all calls.
 
     Example:
 
@@ -139,7 +142,7 @@ class LocalRNN(CausalLayer):
             )
         return ops.zeros((batch_size, self.window - 1, self.input_features), self.compute_dtype)
 
-    def call(self, x, initial_state=None, return_state=False, training=None, mask=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         if mask is not None:
             x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
         past = self.window - 1
@@ -226,10 +229,12 @@ def fan_in_uniform(identifier=None):
     return keras.initializers.get(identifier)
 
 
-def check_exact(kind) -> None:
-    """Refuses any kind of state but the exact one."""
-    if kind not in (None, "exact"):
-        raise ValueError(f"`kind` must be 'exact' or None. Received: kind={kind!r}")
+_CELLS = (
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+    keras.layers.SimpleRNNCell,
+    keras.layers.StackedRNNCells,
+)
 
 
 def _get_cell(cell, units):
@@ -244,6 +249,8 @@ def _get_cell(cell, units):
             f"`cell` must be one of {sorted(BLOCKS)} or a layer with `state_size`, as the cells of "
             f"Keras have. Received: cell={cell!r}"
         )
+    if isinstance(cell, _CELLS):
+        refuse_dropout("cell", cell.get_config())
     sizes = cell.state_size
     first = sizes[0] if isinstance(sizes, list | tuple) else sizes
     width = getattr(cell, "output_size", None) or first

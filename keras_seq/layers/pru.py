@@ -6,7 +6,7 @@ from keras import ops
 from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pru_cell import GATES, PRUCell
 from keras_seq.ops.gated_recurrence import gated_recurrence, gates_of
@@ -136,7 +136,7 @@ class PRU(CausalLayer):
             batch_size: b, an integer or a scalar tensor.
             kind: `"exact"` or `None`; there is one kind.
         """
-        check_kind(kind)
+        check_exact(kind)
         return self.cell.get_initial_state(batch_size)
 
     def get_masks(self, batch_size) -> dict:
@@ -161,8 +161,7 @@ class PRU(CausalLayer):
         }
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
-        if masks is None:
-            masks = self.get_masks(ops.shape(x)[0]) if training else {}
+        masks = self.masks_of(x, training, masks)
         if initial_state is None:
             initial_state = self.get_initial_state(ops.shape(x)[0])
         hidden, cell = (ops.cast(part, x.dtype) for part in initial_state)
@@ -226,12 +225,3 @@ class PRU(CausalLayer):
             "weight_dropout": self.weight_dropout,
             "seed": self.seed,
         }
-
-
-def check_kind(kind: str | None) -> None:
-    """Refuses a kind of state that recurrent layers do not have."""
-    if kind not in (None, "exact"):
-        raise ValueError(
-            f"`kind` must be 'exact' or None: a recurrent layer has one kind of state. "
-            f"Received: kind={kind!r}."
-        )

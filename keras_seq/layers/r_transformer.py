@@ -7,15 +7,15 @@ from keras import ops
 
 from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.r_transformer_block import RTransformerBlock, cell_config
-from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
+from keras_seq.ops.seeded_dropout import seeded_dropout
 
 
 @export("keras_seq.layers.RTransformer")
-class RTransformer(CausalLayer):
+class RTransformer(SeededLayer, CausalLayer):
     """A stack of R-Transformer blocks, the core of a language model, classifier or frame model.
 
     Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019):
@@ -189,18 +189,10 @@ class RTransformer(CausalLayer):
         add("output_kernel", (inner, units))
         add("output_bias", (units,))
 
-    def get_masks(self, batch_size):
-        """Draws what the dropout masks of one call follow from.
-
-        Args:
-            batch_size: not needed; every layer of the library takes it here.
-
-        Returns:
-            `{"seed": (2,) integers}`, or `{}` without dropout.
-        """
-        if not (self.dropout or self.input_dropout):
-            return {}
-        return {"seed": draw_seed(self.seed_generator).value}
+    @property
+    def drops(self) -> bool:
+        """Whether the layer has dropout."""
+        return bool(self.dropout or self.input_dropout)
 
     def get_initial_state(self, batch_size, kind=None):
         """The state before the first step.
@@ -223,9 +215,7 @@ class RTransformer(CausalLayer):
         masks=None,
         mask=None,
     ):
-        if masks is None:
-            masks = self.get_masks(ops.shape(x)[0]) if training else {}
-        seed = masks.get("seed")
+        seed = self.seed_of(training, masks)
         x = seeded_dropout(x, self.input_dropout, seed)
         if self.projection is not None:
             x = self.projection(x)
@@ -235,9 +225,9 @@ class RTransformer(CausalLayer):
                 x,
                 initial_state=None if initial_state is None else _part(initial_state, level),
                 return_state=return_state,
-                training=False if self.dropout and not masks else training,
+                training=training,
+                masks=masks_at(seed, 64 * (level + 1)),
                 mask=mask,
-                dropout_seed=seed_of_place(seed, 64 * (level + 1)),
             )
             if return_state:
                 x, state = x

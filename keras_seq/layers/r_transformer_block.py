@@ -7,11 +7,11 @@ from keras import ops
 
 from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.feed_forward import FeedForward
-from keras_seq.layers.local_rnn import LocalRNN, check_exact
+from keras_seq.layers.local_rnn import LocalRNN
 from keras_seq.layers.outline import sublayer
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.layers.unbiased_layer_norm import UnbiasedLayerNormalization
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
@@ -21,7 +21,7 @@ NORMALIZATIONS = ("unbiased", "layer")
 
 
 @export("keras_seq.layers.RTransformerBlock")
-class RTransformerBlock(CausalLayer):
+class RTransformerBlock(SeededLayer, CausalLayer):
     """Windowed recurrence, attention and a feed-forward network, each with a residual connection.
 
     Wang, Ma, Liu and Tang, *R-Transformer: Recurrent Neural Network Enhanced Transformer* (2019),
@@ -58,8 +58,9 @@ class RTransformerBlock(CausalLayer):
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state.
         training: whether to draw dropout masks.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
         mask: (b, t); masked steps are zero vectors to the recurrence and unseen by attention.
-        dropout_seed: a seed tensor (2,) that all dropout masks follow from, whatever `training` is.
+        dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:
         (b, t, u). The state is a dict of `windows` (b, n, window - 1, u), the last inputs of each
@@ -190,11 +191,11 @@ class RTransformerBlock(CausalLayer):
         initial_state=None,
         return_state=False,
         training=None,
+        masks=None,
         mask=None,
         dropout_seed=None,
     ):
-        if dropout_seed is None and training and self.dropout:
-            dropout_seed = draw_seed(self.seed_generator).value
+        seed = self.seed_of(training, masks, dropout_seed)
         state = initial_state or {}
         new_windows: list = []
         new_cache: dict[str, Any] = {}
@@ -216,8 +217,9 @@ class RTransformerBlock(CausalLayer):
                 values,
                 initial_state=cache,
                 return_state=return_state,
+                training=training,
+                masks=masks_at(seed, 1),
                 mask=mask,
-                dropout_seed=seed_of_place(dropout_seed, 1),
             )
             if return_state:
                 result, cache = result
@@ -225,7 +227,7 @@ class RTransformerBlock(CausalLayer):
             return result
 
         def feed(values):
-            return self.feed_forward(values, dropout_seed=seed_of_place(dropout_seed, 2))
+            return self.feed_forward(values, training=training, masks=masks_at(seed, 2))
 
         sublayers = [
             *((self.local_norms[i], recur(i)) for i in range(self.local_layers)),
@@ -233,7 +235,7 @@ class RTransformerBlock(CausalLayer):
             (self.feed_forward_norm, feed),
         ]
         for place, (norm, function) in enumerate(sublayers, start=3):
-            x = self._connect(x, norm, function, seed_of_place(dropout_seed, place))
+            x = self._connect(x, norm, function, seed_of_place(seed, place))
         if not return_state:
             return x
         if new_windows:

@@ -8,8 +8,8 @@ from keras import ops
 from keras_seq._arguments import check_rate
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.pru import check_kind
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.plain_layer import causal
 
 
 @export("keras_seq.layers.RecurrentStack")
@@ -25,7 +25,8 @@ class RecurrentStack(CausalLayer):
     which acts on the outputs before dropout, then belongs here as well.
 
     Args:
-        layers: the layers, the first one below.
+        layers: the layers, the first one below; each a `CausalLayer`, or any Keras layer with
+            `call(x, initial_state, return_state)`, `get_initial_state` and `output_units`.
         dropout: rate between each two layers.
         input_dropout: rate before the first layer.
         output_dropout: rate after the last layer.
@@ -74,6 +75,8 @@ class RecurrentStack(CausalLayer):
         super().__init__(**kwargs)
         if not layers:
             raise ValueError(f"`layers` must hold at least one layer. Received: layers={layers!r}.")
+        for layer in layers:
+            causal(layer, "layers")  # refuses what is none
         self.layers = list(layers)
         self.dropout = check_rate(dropout)
         self.input_dropout = check_rate(input_dropout, "input_dropout")
@@ -86,7 +89,7 @@ class RecurrentStack(CausalLayer):
     @property
     def output_units(self) -> int:
         """Width of the output."""
-        return self.layers[-1].output_units
+        return causal(self.layers[-1]).output_units
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -109,8 +112,8 @@ class RecurrentStack(CausalLayer):
             batch_size: b, an integer or a scalar tensor.
             kind: `"exact"` or `None`; there is one kind.
         """
-        check_kind(kind)
-        return [layer.get_initial_state(batch_size) for layer in self.layers]
+        check_exact(kind)
+        return [causal(layer).get_initial_state(batch_size) for layer in self.layers]
 
     def get_masks(self, batch_size) -> dict:
         """Draws the dropout of one call.
@@ -134,19 +137,18 @@ class RecurrentStack(CausalLayer):
                     else seed.next()
                 )
         for index, layer in enumerate(self.layers):
-            own = layer.get_masks(batch_size)
+            own = causal(layer).get_masks(batch_size)
             if own:
                 masks[f"layer_{index}"] = own
         return masks
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
-        if masks is None:
-            masks = self.get_masks(ops.shape(x)[0]) if training else {}
+        masks = self.masks_of(x, training, masks)
         states = initial_state or [None] * len(self.layers)
         final = []
         for index, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             x = self._drop(x, index, masks)
-            x, state = layer(
+            x, state = causal(layer)(
                 x,
                 initial_state=state,
                 return_state=True,

@@ -5,16 +5,16 @@ from keras import ops
 
 from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import CheckedLayer
+from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.layers.recorded_attention import record_of_now
+from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.ops.relative_positions import shift, sinusoids, visibility
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.RelativeAttention")
-class RelativeAttention(CheckedLayer):
+class RelativeAttention(SeededLayer):
     """Causal multi-head attention whose scores depend on distances, not on places.
 
     Dai et al., *Transformer-XL* (2019), section 3.3. With queries, keys and values q, k, v of the
@@ -52,6 +52,7 @@ class RelativeAttention(CheckedLayer):
         position_mask: (d,), a dropout mask of the sinusoids.
         distances: (m + t,), in place of m + t - 1, ..., 0.
         training: whether to draw a dropout mask.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
 
     Output shape:
         (b, t, d).
@@ -267,39 +268,20 @@ class RelativeAttention(CheckedLayer):
         position_mask=None,
         distances=None,
         training=None,
+        masks=None,
     ):
-        seed = draw_seed(self.seed_generator).value if training and self.dropout else None
-        return self.attend(x, memory, valid, injected, vectors, position_mask, distances, seed)
-
-    def attend(
-        self,
-        x,
-        memory=None,
-        valid=None,
-        injected=None,
-        vectors=None,
-        position_mask=None,
-        distances=None,
-        dropout_seed=None,
-    ):
-        """Prepares and iterates once; a step that is not finite reaches no step before it.
-
-        Args:
-            x: (b, t, d).
-            memory, valid, injected, vectors, position_mask, distances: see the class.
-            dropout_seed: a seed tensor (2,) from which the dropout mask is drawn; `None` for none.
-        """
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
         past = 0 if memory is None else ops.shape(memory)[1]
         count = None
-        if x.shape[1] != 1:
+        if x.shape[1] != 1:  # a step that is not finite reaches no step before it
             news = None if injected is None else injected[:, past:]
             finite = finite_steps(x) if news is None else finite_steps(x, news)
             x, count = only(finite, x), seen_lost(finite, 0, length, self.span)
             if injected is not None:
                 injected = ops.concatenate([injected[:, :past], only(finite, news)], axis=1)
+        seed = self.seed_of(training, masks)
         context = self.prepare(
-            length, memory, valid, injected, vectors, position_mask, distances, dropout_seed, batch
+            length, memory, valid, injected, vectors, position_mask, distances, seed, batch
         )
         outputs = self.iterate(x, context)
         return outputs if count is None else marked(outputs, count)

@@ -5,17 +5,17 @@ from keras import ops
 
 from keras_seq._arguments import check_rate
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.recorded_attention import record_of_now
+from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.causal_attention import attend
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.ops.products import matrix_product
 
 
 @export("keras_seq.layers.SelfAttention")
-class SelfAttention(CausalLayer):
+class SelfAttention(SeededLayer, CausalLayer):
     """Multi-head scaled dot-product self-attention whose keys and values can be carried.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.2; the pooling layer of the
@@ -43,8 +43,9 @@ class SelfAttention(CausalLayer):
         return_state: also return the state.
         training: whether to draw a dropout mask, and to use a gradient written by hand, which
             cannot be differentiated again.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
         mask: (b, t); masked steps are seen by none.
-        dropout_seed: a seed tensor (2,) from which the mask is drawn whatever `training` is.
+        dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
         return_probabilities: also return the attention probabilities (b, heads, t, m + t), right
             after the outputs. `keras_seq.layers.recorded_attention` gives those of the attention
             layers within a model.
@@ -159,14 +160,14 @@ class SelfAttention(CausalLayer):
         initial_state=None,
         return_state=False,
         training=None,
+        masks=None,
         mask=None,
         dropout_seed=None,
         return_probabilities=False,
     ):
         if initial_state is not None or return_state:
             self._check_causal()
-        if dropout_seed is None and training and self.dropout:
-            dropout_seed = draw_seed(self.seed_generator).value
+        dropout_seed = self.seed_of(training, masks, dropout_seed)
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
         joined, finite = self._kept(matrix_product(x, self.kernel) + self.bias, mask)
         query, key, value = ops.split(joined, 3, axis=-1)

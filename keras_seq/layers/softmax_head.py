@@ -1,5 +1,7 @@
 """What every output layer over a vocabulary has in common."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -20,6 +22,8 @@ class SoftmaxHead(CheckedLayer):
             `tables`. Otherwise the head owns them.
     """
 
+    tie_projections = False  # whether `tables` end with projections of the embedding
+
     def __init__(self, vocabulary_size: int, tied: bool = False, **kwargs):
         super().__init__(**kwargs)
         if vocabulary_size < 1:
@@ -34,6 +38,14 @@ class SoftmaxHead(CheckedLayer):
 
     def _nll(self, hidden, targets, tables, training, masks):
         raise NotImplementedError
+
+    def get_masks(self, batch_size) -> dict[str, Any]:
+        """Draws the dropout masks (b, 1, ...) of one call; `{}` without dropout.
+
+        Args:
+            batch_size: b, an integer or a scalar tensor.
+        """
+        return {}
 
     def nll(self, hidden, targets, tables=None, training=None, masks=None):
         """Negative log-likelihood of every target.

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 
 import keras
-from keras import ops
 
 from keras_seq._arguments import check_integer, check_rate, get_activation
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.temporal_block import TemporalBlock
-from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.ops.seeded_dropout import seeded_dropout
 
 
 @export("keras_seq.layers.TCN")
-class TCN(CausalLayer):
+class TCN(SeededLayer, CausalLayer):
     """A temporal convolutional network: residual blocks of dilated causal convolutions.
 
     Bai, Kolter and Koltun, *An Empirical Evaluation of Generic Convolutional and Recurrent Networks
@@ -135,18 +133,10 @@ class TCN(CausalLayer):
             input_shape = block.compute_output_shape(input_shape)
         self.built = True
 
-    def get_masks(self, batch_size):
-        """Draws what the dropout masks of one call follow from.
-
-        Args:
-            batch_size: not needed; every layer of the library takes it here.
-
-        Returns:
-            `{"seed": (2,) integers}`, or `{}` without dropout.
-        """
-        if not (self.dropout or self.input_dropout):
-            return {}
-        return {"seed": draw_seed(self.seed_generator).value}
+    @property
+    def drops(self) -> bool:
+        """Whether the layer has dropout."""
+        return bool(self.dropout or self.input_dropout)
 
     def get_initial_state(self, batch_size, kind=None):
         """The states of all blocks before the first step: zeros.
@@ -159,9 +149,7 @@ class TCN(CausalLayer):
         return [block.get_initial_state(batch_size) for block in self.blocks]
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
-        if masks is None:
-            masks = self.get_masks(ops.shape(x)[0]) if training else {}
-        seed = masks.get("seed")
+        seed = self.seed_of(training, masks)
         x = seeded_dropout(x, self.input_dropout, seed)
         states = []
         for level, block in enumerate(self.blocks):
@@ -169,8 +157,8 @@ class TCN(CausalLayer):
                 x,
                 initial_state=None if initial_state is None else initial_state[level],
                 return_state=return_state,
-                training=training if masks else False,
-                dropout_seed=seed_of_place(seed, 4 * (level + 1)),
+                training=training,
+                masks=masks_at(seed, 4 * (level + 1)),
             )
             if return_state:
                 x, state = x

@@ -5,17 +5,18 @@ from keras import ops
 
 from keras_seq._arguments import activation_config, check_integer, check_rate, get_activation
 from keras_seq._export import export
-from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq._random import DrawnSeed, bernoulli_mask
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.outline import Part, Residual
+from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops import time_shift as shift
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 
 
 @export("keras_seq.layers.TemporalBlock")
-class TemporalBlock(CausalLayer):
+class TemporalBlock(SeededLayer, CausalLayer):
     """Two dilated causal convolutions with a residual connection.
 
     Bai, Kolter and Koltun, *An Empirical Evaluation of Generic Convolutional and Recurrent Networks
@@ -48,7 +49,8 @@ class TemporalBlock(CausalLayer):
         initial_state: a state from `get_initial_state` or an earlier call; `None` for zeros.
         return_state: also return the state after the last step.
         training: whether to draw dropout masks.
-        dropout_seed: a seed tensor (2,) that both masks follow from, whatever `training` is.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
+        dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:
         (b, t, u). The state is a list of the last inputs of the first convolution
@@ -175,14 +177,21 @@ class TemporalBlock(CausalLayer):
         parts = [Part("Convolution", tuple(kernel), facts) for kernel in (self.first, self.second)]
         return (Residual(tuple(parts), "" if self.residual is None else "1 × 1 convolution"),)
 
-    def call(self, x, initial_state=None, return_state=False, training=None, dropout_seed=None):
-        if dropout_seed is None and training and self.dropout:
-            dropout_seed = draw_seed(self.seed_generator).value
+    def call(
+        self,
+        x,
+        initial_state=None,
+        return_state=False,
+        training=None,
+        masks=None,
+        dropout_seed=None,
+    ):
+        seed = self.seed_of(training, masks, dropout_seed)
         state = [None, None] if initial_state is None else initial_state
         inner, state_1 = self._convolve(x, self.first, state[0], return_state)
-        inner = self._drop(inner, seed_of_place(dropout_seed, 1))
+        inner = self._drop(inner, seed_of_place(seed, 1))
         outputs, state_2 = self._convolve(inner, self.second, state[1], return_state)
-        outputs = self._drop(outputs, seed_of_place(dropout_seed, 2))
+        outputs = self._drop(outputs, seed_of_place(seed, 2))
         if self.residual is not None:
             kernel, bias = self.residual
             x = ops.matmul(x, kernel) + bias

@@ -7,15 +7,15 @@ from keras import ops
 
 from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
-from keras_seq.layers.local_rnn import check_exact, fan_in_uniform
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
+from keras_seq.layers.local_rnn import fan_in_uniform
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.transformer_block import NORM_ORDERS, TransformerBlock
-from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
+from keras_seq.ops.seeded_dropout import seeded_dropout
 
 
 @export("keras_seq.layers.Transformer")
-class Transformer(CausalLayer):
+class Transformer(SeededLayer, CausalLayer):
     """A stack of Transformer blocks with sinusoidal positions, as a causal encoder.
 
     Vaswani et al., *Attention Is All You Need* (2017), sections 3.1 to 3.5, with a mask over later
@@ -158,18 +158,10 @@ class Transformer(CausalLayer):
                 layer.build(inner_shape)
         self.built = True
 
-    def get_masks(self, batch_size):
-        """Draws what the dropout masks of one call follow from.
-
-        Args:
-            batch_size: not needed; every layer of the library takes it here.
-
-        Returns:
-            `{"seed": (2,) integers}`, or `{}` without dropout.
-        """
-        if not (self.dropout or self.input_dropout):
-            return {}
-        return {"seed": draw_seed(self.seed_generator).value}
+    @property
+    def drops(self) -> bool:
+        """Whether the layer has dropout."""
+        return bool(self.dropout or self.input_dropout)
 
     def get_initial_state(self, batch_size, kind=None):
         """The state before the first step.
@@ -185,9 +177,7 @@ class Transformer(CausalLayer):
         return self._join(states, ops.zeros((batch_size,), "int32"))
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
-        if masks is None:
-            masks = self.get_masks(ops.shape(x)[0]) if training else {}
-        seed = masks.get("seed")
+        seed = self.seed_of(training, masks)
         if self.projection is not None:
             x = self.projection(x)
         if self.scale_input:
@@ -206,8 +196,8 @@ class Transformer(CausalLayer):
                 x,
                 initial_state=None if initial_state is None else self._part(initial_state, level),
                 return_state=return_state,
-                training=False if self.dropout and not masks else training,
-                dropout_seed=seed_of_place(seed, 16 * (level + 1)),
+                training=training,
+                masks=masks_at(seed, 16 * (level + 1)),
             )
             if return_state:
                 x, state = x

@@ -4,10 +4,10 @@ import keras
 
 from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import draw_seed
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.outline import sublayer
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
@@ -15,7 +15,7 @@ NORM_ORDERS = ("pre", "post")
 
 
 @export("keras_seq.layers.TransformerBlock")
-class TransformerBlock(CausalLayer):
+class TransformerBlock(SeededLayer, CausalLayer):
     """Causal self-attention and a feed-forward network, each with a residual connection.
 
     Vaswani et al., *Attention Is All You Need* (2017), section 3.1. With f either of them and
@@ -37,7 +37,8 @@ class TransformerBlock(CausalLayer):
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state.
         training: whether to draw dropout masks.
-        dropout_seed: a seed tensor (2,) that all dropout masks follow from, whatever `training` is.
+        masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
+        dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:
         (b, t, u). The state is that of `SelfAttention`.
@@ -118,25 +119,33 @@ class TransformerBlock(CausalLayer):
             *sublayer(self.norms[1], self.feed_forward, pre),
         )
 
-    def call(self, x, initial_state=None, return_state=False, training=None, dropout_seed=None):
-        if dropout_seed is None and training and self.dropout:
-            dropout_seed = draw_seed(self.seed_generator).value
+    def call(
+        self,
+        x,
+        initial_state=None,
+        return_state=False,
+        training=None,
+        masks=None,
+        dropout_seed=None,
+    ):
+        seed = self.seed_of(training, masks, dropout_seed)
         pre = self.norm_order == "pre"
         inner = self.norms[0](x) if pre else x
         inner = self.attention(
             inner,
             initial_state=initial_state,
             return_state=return_state,
-            dropout_seed=seed_of_place(dropout_seed, 1),
+            training=training,
+            masks=masks_at(seed, 1),
         )
         state = None
         if return_state:
             inner, state = inner
-        x = x + seeded_dropout(inner, self.dropout, seed_of_place(dropout_seed, 2))
+        x = x + seeded_dropout(inner, self.dropout, seed_of_place(seed, 2))
         x = x if pre else self.norms[0](x)
         inner = self.norms[1](x) if pre else x
-        inner = self.feed_forward(inner, dropout_seed=seed_of_place(dropout_seed, 3))
-        x = x + seeded_dropout(inner, self.dropout, seed_of_place(dropout_seed, 4))
+        inner = self.feed_forward(inner, training=training, masks=masks_at(seed, 3))
+        x = x + seeded_dropout(inner, self.dropout, seed_of_place(seed, 4))
         x = x if pre else self.norms[1](x)
         return (x, state) if return_state else x
 

@@ -7,19 +7,19 @@ from keras import ops
 
 from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
-from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq._random import DrawnSeed, bernoulli_mask
+from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.feed_forward import FeedForward
-from keras_seq.layers.local_rnn import check_exact
 from keras_seq.layers.outline import sublayer
 from keras_seq.layers.relative_attention import RelativeAttention
+from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
 _PLACES = 4  # where a level drops values: attention, its output, inner and outer of feed-forward
 
 
 @export("keras_seq.layers.TransformerXL")
-class TransformerXL(CausalLayer):
+class TransformerXL(SeededLayer, CausalLayer):
     """A causal transformer that attends to the hidden states of earlier segments.
 
     Dai et al., *Transformer-XL: Attentive Language Models Beyond a Fixed-Length Context* (ACL
@@ -228,27 +228,17 @@ class TransformerXL(CausalLayer):
             for part in sublayer(*pair, self.normalize_first)
         )
 
-    def get_masks(self, batch_size):
-        """Draws what the dropout masks of one call follow from.
-
-        Args:
-            batch_size: not needed; every layer of the library takes it here.
-
-        Returns:
-            `{"seed": (2,) integers}`, or `{}` without dropout.
-        """
-        if not (self.dropout or self.attention_dropout):
-            return {}
-        return {"seed": draw_seed(self.seed_generator).value}
+    @property
+    def drops(self) -> bool:
+        """Whether the layer has dropout."""
+        return bool(self.dropout or self.attention_dropout)
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
-        batch, length = ops.shape(x)[0], ops.shape(x)[1]
-        if masks is None:
-            masks = self.get_masks(batch) if training else {}
-        seed = masks.get("seed")
+        length = ops.shape(x)[1]
+        seed = self.seed_of(training, masks)
         state = initial_state
         if state is None and return_state:
-            state = self.get_initial_state(batch)
+            state = self.get_initial_state(ops.shape(x)[0])
         past = self.memory_length
         if not training and self.inference_memory_length is not None:
             past = self.inference_memory_length
@@ -264,7 +254,7 @@ class TransformerXL(CausalLayer):
             if past and state is not None:
                 memory = ops.cast(state["hidden"][:, level, self._kept - past :], x.dtype)
                 memory = ops.stop_gradient(memory) if training else memory
-            x = self._level(level, x, memory, options, seed)
+            x = self._level(level, x, memory, options, seed, training)
         outputs = seeded_dropout(x, self.dropout, seed_of_place(seed, end + 1))
         return (outputs, self._next_state(state, inputs)) if return_state else outputs
 
@@ -287,20 +277,21 @@ class TransformerXL(CausalLayer):
             )
         return options
 
-    def _level(self, level, x, memory, options, seed):
-        places = [seed_of_place(seed, level * _PLACES + place) for place in range(_PLACES)]
+    def _level(self, level, x, memory, options, seed, training):
+        start = level * _PLACES
         attention, norm = self.attentions[level], self.attention_norms[level]
         query = x
         if self.normalize_first:
             query, memory = norm(x), None if memory is None else norm(memory)
-        attended = attention.attend(query, memory, dropout_seed=places[0], **options)
-        x = x + seeded_dropout(attended, self.dropout, places[1])
+        attended = attention(query, memory, masks=masks_at(seed, start), **options)
+        x = x + seeded_dropout(attended, self.dropout, seed_of_place(seed, start + 1))
         x = x if self.normalize_first else norm(x)
 
         norm = self.feed_forward_norms[level]
         inner = norm(x) if self.normalize_first else x
-        outer = self.feed_forwards[level](inner, dropout_seed=places[2])
-        x = x + seeded_dropout(outer, self.dropout, places[3])
+        masks = masks_at(seed, start + 2)
+        outer = self.feed_forwards[level](inner, training=training, masks=masks)
+        x = x + seeded_dropout(outer, self.dropout, seed_of_place(seed, start + 3))
         return x if self.normalize_first else norm(x)
 
     def _next_state(self, state, inputs):

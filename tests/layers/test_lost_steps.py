@@ -80,8 +80,7 @@ def test_later_steps_reach_neither_earlier_outputs_nor_their_gradients(name):
         np.testing.assert_allclose(outputs[:, :AT], clean[0][:, :AT], **close)
         np.testing.assert_allclose(outputs[1], clean[0][1], **close)
         assert bad is not np.nan or np.isnan(outputs[0, AT:]).any(-1).all(), case
-        if name != "KerasRecurrent":  # Keras' own loop is differentiated by TensorFlow
-            np.testing.assert_allclose(gradient[:, :AT], clean[1][:, :AT], **close)
+        np.testing.assert_allclose(gradient[:, :AT], clean[1][:, :AT], **close)
 
 
 def test_a_span_ends_what_is_lost():

@@ -1,0 +1,186 @@
+"""The contract of causal layers: every law, on every public layer that derives from the base."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import (
+    check_causal,
+    check_chunks,
+    check_config,
+    check_fresh_process,
+    check_mixed_precision,
+    check_unknown_argument_refused,
+)
+from small_layers import CAUSAL, EXACT, PARTS, WIDTH, dropping, each_of, sequence
+
+from keras_seq import layers
+
+NAMES = [name for name in CAUSAL if "," not in name]
+every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
+every_layer = pytest.mark.parametrize(
+    "names", [NAMES, pytest.param(list(CAUSAL), marks=pytest.mark.slow)], ids=["layers", "variants"]
+)
+flatten = keras.tree.flatten
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def exact(name: str, **options):
+    """A layer whose outputs are those of its equations."""
+    return CAUSAL[name](**EXACT.get(name, {}), **options)
+
+
+def equal(got, expected, **options):
+    """Two nests of tensors hold the same."""
+    for one, other in zip(flatten(got), flatten(expected), strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE, **options)
+
+
+def test_every_public_causal_layer_has_small_settings():
+    found = {
+        name
+        for name in layers.__all__
+        if inspect.isclass(kind := getattr(layers, name)) and issubclass(kind, layers.CausalLayer)
+    }
+    assert found - {"CausalLayer"} == set(NAMES)
+    for name, make in CAUSAL.items():
+        assert type(make()).__name__ == name.split(",")[0]
+
+
+@every_causal
+def test_configuration(name):
+    layer = CAUSAL[name]()
+    check_config(layer)
+    check_config(dropping(name))
+    check_unknown_argument_refused(CAUSAL[name])
+
+
+@every_causal
+def test_steps_and_their_state(name):
+    """Causal; chunks and single steps give what the whole gives, from every kind of state."""
+    layer, x = exact(name), sequence()
+    check_causal(layer, x * np.arange(1, WIDTH + 1, dtype="float32"), at=3)
+    assert layer(x).shape == (*x.shape[:2], layer.output_units)
+    check_chunks(layer, x[:, :4], [2, 1, 1], rtol=1e-4)
+    states = [None, layer.get_initial_state(2, kind="exact")]
+    whole = layer(x[:, :4], initial_state=states[1], return_state=True)
+    equal(whole[0], layer(x[:, :4]))
+    for state in states:
+        _, state = layer(x[:, :3], initial_state=state, return_state=True)
+        keras.tree.assert_same_structure(state, whole[1])
+        if layer.kind_of(state) in (None, "exact"):
+            equal(layer(x[:, 3:4], initial_state=state), whole[0][:, 3:])
+    with pytest.raises(ValueError, match="`kind` must be"):
+        layer.get_initial_state(2, kind="no such kind")
+
+
+@every_causal
+def test_dropout_is_in_the_masks_alone(name):
+    layer, x = dropping(name), sequence()
+    plain = layer(x)
+    masks = layer.get_masks(2)
+    for training in (True, False):
+        np.testing.assert_allclose(layer(x, training=training, masks={}), plain, 1e-5, 1e-6)
+    if not masks:
+        equal(layer(x, training=True), plain)
+        return
+    dropped = layer(x, masks=masks)
+    assert np.abs(np.asarray(dropped) - np.asarray(plain)).max() > 1e-4
+    equal(layer(x, training=True, masks=masks), dropped)
+    drawn = np.asarray(layer(x, training=True))
+    assert np.abs(drawn - np.asarray(plain)).max() > 1e-4
+
+
+@every_causal
+def test_receptive_field(name):
+    """A step reaches as many outputs as the layer says, its own included."""
+    layer = exact(name)
+    layer.build((None, None, WIDTH))
+    reach = layer.receptive_field
+    assert reach is None or isinstance(reach, int)
+    if reach is None:
+        return
+    x = sequence(reach + 4, batch=4)
+    changed = np.array(x)
+    changed[:, 1] += np.arange(1, WIDTH + 1)
+    change = np.abs(np.asarray(layer(x)) - np.asarray(layer(changed))).max(axis=(0, 2))
+    np.testing.assert_array_equal(np.flatnonzero(change > 1e-7)[[0, -1]], [1, reach])
+
+
+@every_causal
+def test_mixed_precision(name):
+    check_mixed_precision(CAUSAL[name], sequence(3))
+
+
+def functional(names) -> keras.Model:
+    """A model of all layers: outputs and state of a first piece, and what follows upon these."""
+    first, second = keras.Input((None, WIDTH)), keras.Input((None, WIDTH))
+    results = {}
+    for index, name in enumerate(names):
+        layer = CAUSAL[name](name=f"layer_{index}")
+        outputs, state = layer(first, return_state=True)
+        assert outputs.shape == (None, None, layer.output_units)
+        keras.tree.assert_same_structure(state, layer.get_initial_state(1))
+        results[name] = outputs, state, layer(second, initial_state=state)
+    return keras.Model([first, second], results)
+
+
+@every_layer
+def test_functional_models_load_in_a_fresh_process(names, tmp_path):
+    a, b = sequence(3), sequence(2, seed=1)
+    model = functional(names)
+    answers = model([a, b])
+    for index, name in enumerate(names):
+        layer = model.get_layer(f"layer_{index}")
+        outputs, state = layer(a, return_state=True)
+        equal(answers[name], (outputs, state, layer(b, initial_state=state)), err_msg=name)
+        symbolic = model.output[name]
+        keras.tree.assert_same_structure(symbolic, answers[name])
+        for spec, value in zip(flatten(symbolic), flatten(answers[name]), strict=True):
+            sizes = zip(spec.shape, value.shape, strict=True)
+            assert all(size in (None, real) for size, real in sizes), name
+            assert spec.dtype == keras.backend.standardize_dtype(value.dtype), name
+    cases = [(model, [a, b])]
+    x = keras.Input((None, WIDTH))
+    apart = ("PRUCell", "DEQTransformerCell", "DEQTrellisCell")  # within PRU and DeepEquilibrium
+    parts = [PARTS[name](name=f"part_{name}")(x) for name in PARTS if name not in apart]
+    parts.append(keras.layers.RNN(PARTS["PRUCell"]())(x))
+    cases.append((keras.Model(x, parts), a))
+    check_fresh_process(cases, tmp_path, rtol=1e-4)
+
+
+def runner(name):
+    """A layer, built, and a function of x that runs it from its initial state."""
+    layer = CAUSAL[name]()
+    layer.build((None, None, WIDTH))
+
+    def run(x):
+        start = layer.get_initial_state(tf.shape(x)[0])
+        return layer(x, initial_state=start, return_state=True)
+
+    return layer, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAUSAL)
+def test_xla(name):
+    _, run = runner(name)
+    x = sequence(3)
+    equal(tf.function(run, jit_compile=True, autograph=False)(tf.constant(x)), run(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CAUSAL)
+def test_export(name, tmp_path):
+    layer, run = runner(name)
+    module = tf.Module()
+    module.held = [weight.value for weight in layer.variables]
+    spec = tf.TensorSpec((None, None, WIDTH), tf.float32)
+    module.run = tf.function(run, input_signature=[spec], autograph=False)
+    tf.saved_model.save(module, str(tmp_path))
+    served = tf.saved_model.load(str(tmp_path))
+    for length in (1, 4):
+        x = sequence(length, batch=3)
+        equal(served.run(x), run(x))
