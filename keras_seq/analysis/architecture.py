@@ -13,6 +13,7 @@ from keras_seq._tasks import TASKS
 from keras_seq.layers import EmbeddingDropout, VariationalDropout
 from keras_seq.layers.outline import Outlined, Part, Residual
 from keras_seq.models.size import count_numbers
+from keras_seq.models import LanguageModel
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
@@ -293,7 +294,7 @@ def _common(blocks: Sequence[Block]) -> tuple[str, ...]:
 
 def _tied(model: Any, blocks: Sequence[Block]) -> tuple[int, int] | None:
     """Embedding and head, where they share a table."""
-    if not getattr(getattr(model, "head", None), "tied", False):
+    if not (isinstance(model, LanguageModel) and model.head.tied):
         return None
     titles = [block.title for block in blocks]
     names = [type(model.embedding).__name__, type(model.head).__name__]

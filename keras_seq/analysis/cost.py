@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_seq.analysis.graph_cost import bytes_kept, count_flops
 from keras_seq.models.size import count_parameters
+from keras_seq.layers.plain_layer import causal
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 
@@ -164,7 +165,7 @@ def receptive_field(model: Any) -> int | str:
     It is the `reach` of the core. Recurrent cores, equilibria and attention without a span see all
     that lies before.
     """
-    return model.core.reach or UNBOUNDED
+    return causal(model.core).reach or UNBOUNDED
 
 
 def _activations(model: Any, shape: tuple, dtype: Any, recipe: Recipe) -> int:

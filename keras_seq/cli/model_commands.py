@@ -257,7 +257,7 @@ def _built(recipe) -> dict[str, Any]:
         model = build_model(recipe)
     return {
         "parameters": count_parameters(model),
-        "receptive_field": getattr(getattr(model, "core", None), "receptive_field", None),
+        "receptive_field": model.receptive_field,
         "weights": [
             {"path": weight.path, "shape": list(weight.shape)}
             for weight in model.trainable_variables

@@ -39,7 +39,7 @@ def adaptive_embedding_slots(layer: AdaptiveEmbedding, prefix: str = ANY_PREFIX)
 
 def _adaptive_embedding_slots(layer, head, prefix) -> list[Slot | Unused]:
     tables = r"(?:emb_layers|out_layers)" if head is not None and head.tied else "emb_layers"
-    tie_projections = getattr(head, "tie_projections", False)
+    tie_projections = head is not None and head.tie_projections
     found: list[Slot | Unused] = [
         Slot(table, (rf"{prefix}{tables}\.{i}\.weight",)) for i, table in enumerate(layer.tables)
     ]

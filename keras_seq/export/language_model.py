@@ -28,6 +28,8 @@ from keras_seq.generation.beams import check_beams, compiled_search
 from keras_seq.generation.joining import join, valid_text
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
 from keras_seq.generation.token_rules import TokenRules, asks_for_rules, token_ids
+from keras_seq.models import SequenceModel
+from keras_seq.models.contracts import vocabulary_size_of
 
 CONTEXT = 1024  # tokens of a text that are read, where a model does not end sooner
 WORD_BYTES = 2**18  # bytes of a text that are read, where tokens are words
@@ -87,7 +89,7 @@ class TextOptions:
 
 def default_context(model: keras.Model) -> int:
     """Number of tokens of a text that are read: no more than can have an effect."""
-    field = getattr(getattr(model, "core", None), "receptive_field", None)
+    field = model.receptive_field if isinstance(model, SequenceModel) else None
     return CONTEXT if field is None else min(CONTEXT, int(field))
 
 
@@ -135,7 +137,7 @@ _TEXT = tf.TensorSpec((None,), tf.string)
 
 
 def _checked(ids, model: keras.Model):
-    return checked_ids(filled(ids, "ids"), getattr(model, "vocabulary_size", None), "ids")
+    return checked_ids(filled(ids, "ids"), vocabulary_size_of(model), "ids")
 
 
 def _whole(model: keras.Model, weights: StoredWeights) -> Signature:

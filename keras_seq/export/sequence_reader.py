@@ -23,6 +23,7 @@ from keras_seq.export.streaming import (
 from keras_seq.export.weights import StoredWeights
 from keras_seq.generation.stepping import input_spec
 from keras_seq.models import FrameModel
+from keras_seq.models.contracts import Classifies, Streams, vocabulary_size_of
 
 
 def sequence_reader_signatures(
@@ -50,7 +51,7 @@ def sequence_reader_signatures(
     whole = signature(answer, {"x": example}, x=spec)
     name = "outputs" if "outputs" in whole.outputs else "log_probs"
     signatures = {"serving_default": whole, name: whole}
-    if hasattr(model, "get_initial_state"):
+    if isinstance(model, Streams):
         steps = ServedStepper(model, weights)
         advance = steps.advance_here if one_stream else steps.advance
 
@@ -70,14 +71,14 @@ def _checked(x, model: keras.Model):
     x = filled(x, "x")
     if x.dtype.is_floating:
         return no_nan(x, "x") if loses_nan(model) else x
-    return checked_ids(x, getattr(model, "vocabulary_size", None), "x")
+    return checked_ids(x, vocabulary_size_of(model), "x")
 
 
 def _named(model: keras.Model, outputs) -> dict[str, Any]:
     outputs = tf.cast(outputs, wire_type(outputs.dtype))
     if isinstance(model, FrameModel):
         return {"log_probs": tf.math.log_sigmoid(outputs), "logits": outputs}
-    if not hasattr(model, "classes"):
+    if not isinstance(model, Classifies):
         return {"outputs": outputs}
     return {
         "log_probs": outputs,

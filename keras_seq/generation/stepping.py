@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_seq.generation.sampling import sample
 from keras_seq.models import LanguageModel
+from keras_seq.models.contracts import KnowsWords, NamesInputs, Streams, vocabulary_size_of
 
 
 class Stepper:
@@ -16,9 +17,8 @@ class Stepper:
     Any model works that follows the state contract: `get_initial_state(batch, kind="exact")` gives
     a structure of tensors with the batch first, and `call(inputs, initial_state, return_state,
     training)` gives outputs and the state after them, of the same shapes. A language model takes
-    ids (b, t) and gives log-probabilities (b, t, v); one with `features` and `head`, as
-    `LanguageModel`, evaluates its head only where that is wanted. A model of other inputs says so
-    with `input_spec_for_export()`.
+    ids (b, t) and gives log-probabilities (b, t, v); the head of a `LanguageModel` is evaluated
+    only where that is wanted. A model of other inputs says so with `input_spec_for_export()`.
 
     State is passed as a flat list; `names` names its parts. The model is held weakly.
 
@@ -39,7 +39,7 @@ class Stepper:
     """
 
     def __init__(self, model: keras.Model):
-        if not hasattr(model, "get_initial_state"):
+        if not isinstance(model, Streams):
             raise TypeError(
                 "`model` must have `get_initial_state` and return its state, as a LanguageModel "
                 f"does. Received: model={model!r}."
@@ -48,7 +48,7 @@ class Stepper:
         inputs = input_spec(model)
         if not model.built:
             model(tf.zeros([size or 1 for size in inputs.shape], inputs.dtype), training=False)
-        self._staged = callable(getattr(model, "features", None)) and hasattr(model, "head")
+        self._staged = isinstance(model, LanguageModel)
         start = tf.function(
             lambda batch: self.model.get_initial_state(batch, kind="exact"), autograph=False
         ).get_concrete_function(tf.TensorSpec((), tf.int32))
@@ -84,7 +84,7 @@ class Stepper:
     def vocabulary_size(self) -> int:
         """Number of tokens that the model gives probabilities to."""
         if self._size is None:
-            known = getattr(self.model, "vocabulary_size", None)
+            known = vocabulary_size_of(self.model)
             self._size = int(self._width() if known is None else known)
         return self._size
 
@@ -175,7 +175,7 @@ def stepper(model: keras.Model) -> Stepper:
 
 def is_language_model(model: keras.Model) -> bool:
     """Whether a model reads ids: a `LanguageModel`, or one that names no other inputs."""
-    return isinstance(model, LanguageModel) or not hasattr(model, "input_spec_for_export")
+    return isinstance(model, LanguageModel) or not isinstance(model, NamesInputs)
 
 
 def input_spec(model: keras.Model) -> tf.TensorSpec:
@@ -200,7 +200,7 @@ def check_vocabulary(model: keras.Model, vocabulary) -> None:
     Raises:
         ValueError: if the sizes differ.
     """
-    size = getattr(model, "vocabulary_size", vocabulary.size)
+    size = model.vocabulary_size if isinstance(model, KnowsWords) else vocabulary.size
     if size != vocabulary.size:
         raise ValueError(
             "`vocabulary` must be the one that the model was trained with. Received: "

@@ -66,6 +66,10 @@ class PlainLayer:
     def receptive_field(self) -> int | None:
         return self._own("receptive_field", None)
 
+    @property
+    def reach(self) -> int | None:
+        return self._own("reach", self.receptive_field)
+
     def get_masks(self, batch_size) -> dict[str, Any]:
         draw = self._own("get_masks", None) if self.takes_masks else None
         return {} if draw is None else draw(batch_size)

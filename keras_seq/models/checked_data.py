@@ -17,6 +17,7 @@ class CheckedData:
     """
 
     ignore_class: int | None = None
+    vocabulary_size: int | None = None
     _class_weights: tuple[float, ...] | None = None
 
     @property
@@ -27,7 +28,7 @@ class CheckedData:
     @property
     def id_count(self) -> int | None:
         """How many ids inputs may hold; `None` where they are no ids."""
-        return getattr(self, "vocabulary_size", None)
+        return self.vocabulary_size
 
     def check_arrays(self, x, y=None, sample_weight=None) -> None:
         """Refuses ids and labels in arrays that do not exist.

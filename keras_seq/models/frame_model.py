@@ -107,20 +107,10 @@ class FrameModel(SequenceReader):
         losses = blank(terms.report, terms.weights) * weights
         objective = ops.sum(losses, axis=1, keepdims=True)
         tunes = ops.cast(ops.any(weights > 0, axis=1, keepdims=True), weights.dtype)
-        return terms._replace(objective=objective, weights=tunes, report=(terms.report, weights))
+        return terms._replace(objective=objective, weights=tunes, report_weights=weights)
 
     def update_metrics(self, terms: LossTerms) -> None:
-        update_mean(self._nll_per_frame, self._frames(terms))
-
-    def _update_compiled_metrics(self, terms: LossTerms) -> None:
-        super()._update_compiled_metrics(self._frames(terms))
-
-    def _frames(self, terms: LossTerms) -> LossTerms:
-        """The terms with losses and weights of frames, not of tunes."""
-        if not self.sum_over_time:
-            return terms
-        losses, weights = terms.report
-        return terms._replace(report=losses, weights=weights)
+        update_mean(self._nll_per_frame, terms)
 
     def own_metrics(self) -> list[keras.metrics.Metric]:
         return [self._nll_per_frame]

@@ -8,10 +8,11 @@ from keras import ops
 from keras_seq import metrics as seq_metrics
 from keras_seq._export import export
 from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
+from keras_seq.layers.plain_layer import causal
 from keras_seq.losses import activation_regularization, temporal_activation_regularization
 from keras_seq.models import _backend
 from keras_seq.models.sample_weights import for_each_step, without_unread
-from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss, check_core
 from keras_seq.models.targets import (
     as_array,
     check_ignored,
@@ -66,9 +67,8 @@ class LanguageModel(SequenceModel):
     Args:
         vocabulary_size: number of tokens v.
         embedding_dim: width e of the embedding.
-        core: a causal layer (b, t, e) → (b, t, d) with `call(x, initial_state, return_state,
-            training)` and
-            `get_initial_state(batch_size)`.
+        core: a `keras_seq.layers.CausalLayer` (b, t, e) → (b, t, d), or any Keras layer with
+            `call(x, initial_state, return_state, training)` and `get_initial_state(batch_size)`.
         head: `"tied"` (softmax with the embedding's table, d = e), `"softmax"` (with its own
             kernel), or a
             `SoftmaxHead`. A head with `tied=True` reads the embedding's tables.
@@ -137,12 +137,7 @@ class LanguageModel(SequenceModel):
             )
         if history < 0:
             raise ValueError(f"`history` must not be negative. Received: history={history}.")
-        if auxiliary_weight and not getattr(core, "auxiliary_levels", ()):
-            raise ValueError(
-                "`auxiliary_weight` needs a core with auxiliary outputs. Received: "
-                f"auxiliary_weight={auxiliary_weight} and a {type(core).__name__} without. "
-                "Set the core's `auxiliary_frequency`."
-            )
+        check_core(core, auxiliary_weight)
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
         self.auxiliary_weight = auxiliary_weight
@@ -218,17 +213,8 @@ class LanguageModel(SequenceModel):
         return (outputs, features.state) if return_state else outputs
 
     def get_initial_state(self, batch_size, kind: str | None = None):
-        """The zero state of the core.
-
-        Args:
-            batch_size: b.
-            kind: `"exact"` for the state with which chunks equal the full pass; `None` for the
-                core's default.
-        """
         self.build()  # a state may have the width of past inputs
-        if kind is None:
-            return self.core.get_initial_state(batch_size)
-        return self.core.get_initial_state(batch_size, kind=kind)
+        return super().get_initial_state(batch_size, kind)
 
     @property
     def tables(self) -> list | None:
@@ -262,25 +248,25 @@ class LanguageModel(SequenceModel):
         masks = self._masks(ids, training, masks)
         ids = existing_ids(ids, self.vocabulary_size)
         x = self.embedding(ids)
-        x = self.embedding_dropout(x, ids, dropout_mask=masks.get("embedding"))
-        x = self.input_dropout(x, dropout_mask=masks.get("input"))
+        # Dropout is in the masks alone, whatever the call around this one is for.
+        x = self.embedding_dropout(x, ids, training=False, dropout_mask=masks.get("embedding"))
+        x = self.input_dropout(x, training=False, dropout_mask=masks.get("input"))
         options: dict[str, Any] = {}
         if return_auxiliary:
             options["return_auxiliary"] = True
-        if hasattr(self.core, "get_masks"):
-            options["masks"] = masks.get("core", {})
-        result = self.core(
+        result = causal(self.core)(
             x,
             initial_state=initial_state,
             return_state=return_state,
             training=training,
+            masks=masks.get("core", {}),
             **options,
         )
         result = list(result) if isinstance(result, tuple | list) else [result]
         raw = result.pop(0)
         auxiliary = result.pop(0) if return_auxiliary else None
         state = result.pop(0) if return_state else None
-        outputs = self.output_dropout(raw, dropout_mask=masks.get("output"))
+        outputs = self.output_dropout(raw, training=False, dropout_mask=masks.get("output"))
         if auxiliary is not None and masks.get("auxiliary") is not None:
             auxiliary = auxiliary * ops.cast(masks["auxiliary"], auxiliary.dtype)
         return Features(outputs, raw, auxiliary, state)
@@ -300,22 +286,21 @@ class LanguageModel(SequenceModel):
             masks["embedding"] = self.embedding_dropout.get_mask()
         if self.input_dropout.rate:
             masks["input"] = self.input_dropout.get_mask(batch_size, self.embedding_dim)
-        if hasattr(self.core, "get_masks"):
-            masks["core"] = self.core.get_masks(batch_size)
-        levels = len(getattr(self.core, "auxiliary_levels", ()))
+        core = causal(self.core)
+        masks["core"] = core.get_masks(batch_size)
+        levels = len(core.auxiliary_levels)
         if self.output_dropout.rate:
-            width = self.core.output_units
+            width = core.output_units
             masks["output"] = self.output_dropout.get_mask(batch_size, width)
             if levels and self.auxiliary_weight:
                 mask = self.auxiliary_dropout.get_mask(batch_size, levels * width)
                 masks["auxiliary"] = ops.reshape(mask, (batch_size, levels, 1, width))
-        if hasattr(self.head, "get_masks"):
-            masks["head"] = self.head.get_masks(batch_size)
-            if levels and self.auxiliary_weight:
-                masks["auxiliary_head"] = {
-                    name: ops.reshape(mask, (batch_size, levels, 1, -1))
-                    for name, mask in self.head.get_masks(batch_size * levels).items()
-                }
+        masks["head"] = self.head.get_masks(batch_size)
+        if levels and self.auxiliary_weight:
+            masks["auxiliary_head"] = {
+                name: ops.reshape(mask, (batch_size, levels, 1, -1))
+                for name, mask in self.head.get_masks(batch_size * levels).items()
+            }
         return masks
 
     def _masks(self, ids, training, masks) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
 from keras_seq.models import _backend
+from keras_seq.layers.plain_layer import causal
 from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank, without_unread
-from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss, check_core
 from keras_seq.models.targets import (
     check_ignored,
     check_targets,
@@ -66,11 +67,7 @@ class SequenceReader(SequenceModel):
                 "`vocabulary_size` and `embedding_dim` must be given together. Received: "
                 f"vocabulary_size={vocabulary_size}, embedding_dim={embedding_dim}."
             )
-        if auxiliary_weight and not getattr(core, "auxiliary_levels", ()):
-            raise ValueError(
-                "`auxiliary_weight` needs a core with auxiliary outputs. Received: "
-                f"auxiliary_weight={auxiliary_weight}. Set the core's `auxiliary_frequency`."
-            )
+        check_core(core, auxiliary_weight)
         self.core = core
         self.outputs_width = outputs
         self.vocabulary_size = vocabulary_size
@@ -129,13 +126,12 @@ class SequenceReader(SequenceModel):
             x = self.embedding(existing_ids(inputs, self.embedding.input_dim))
         x = self.input_dropout(x, training=training)
         options: dict[str, Any] = {"return_auxiliary": True} if return_auxiliary else {}
-        if masks is not None and hasattr(self.core, "get_masks"):
-            options["masks"] = masks
-        result = self.core(
+        result = causal(self.core)(
             x,
             initial_state=initial_state,
             return_state=return_state,
             training=training,
+            masks=masks,
             **options,
         )
         result = list(result) if isinstance(result, tuple | list) else [result]
@@ -178,12 +174,6 @@ class SequenceReader(SequenceModel):
             return keras.InputSpec(dtype="int32", shape=(None, None))
         return keras.InputSpec(dtype="float32", shape=(None, None, self.features))
 
-    def get_initial_state(self, batch_size, kind: str | None = None):
-        """The zero state of the core, of a kind it knows."""
-        if kind is None:
-            return self.core.get_initial_state(batch_size)
-        return self.core.get_initial_state(batch_size, kind=kind)
-
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
         self._check_inputs(x)
         if not self.built:
@@ -193,9 +183,7 @@ class SequenceReader(SequenceModel):
         y, weights = self.scored(y, sample_weight, at_least_float32(self), training)
         x = without_unread(x, weights)
         supervised = bool(training and self.auxiliary_weight)
-        masks = None
-        if supervised and hasattr(self.core, "get_masks"):
-            masks = self.core.get_masks(ops.shape(x)[0])
+        masks = causal(self.core).get_masks(ops.shape(x)[0]) if supervised else None
         result = self(
             x,
             initial_state=initial_state,
@@ -466,6 +454,6 @@ def at_least_float32(layer) -> str:
 
 def update_mean(metric: keras.metrics.Mean, terms: LossTerms) -> None:
     """Adds single values: Keras' own `Mean` counts a sequence of many steps as one value."""
-    weights = None if terms.weights is None else ops.reshape(terms.weights, (-1,))
-    values = blank(terms.report, terms.weights)
-    metric.update_state(ops.reshape(values, (-1,)), weights)
+    weights = terms.metric_weights
+    values = ops.reshape(blank(terms.report, weights), (-1,))
+    metric.update_state(values, None if weights is None else ops.reshape(weights, (-1,)))

@@ -11,6 +11,8 @@ from keras import ops
 from keras_seq import _replicas
 from keras_seq._backend import portable_operations
 from keras_seq._frozen_parts import FrozenParts
+from keras_seq.layers import DeepEquilibrium
+from keras_seq.layers.plain_layer import causal
 from keras_seq.metrics import solver_metrics
 from keras_seq.models import _backend, lanes
 from keras_seq.models.carried_state import CarriedState
@@ -18,6 +20,7 @@ from keras_seq.models.checked_data import CheckedData
 from keras_seq.models.monitoring import give_directions
 from keras_seq.models.quantization import Quantizable
 from keras_seq.models.sample_weights import blank
+from keras_seq.optimizers.strategy_safe import own_optimizer
 
 
 class LossTerms(NamedTuple):
@@ -32,6 +35,7 @@ class LossTerms(NamedTuple):
         predictions: what metrics given to `compile` see; `None` if nothing asks for them.
         targets: what they are compared with.
         state: the final state, to be carried to the next batch; `None` without one.
+        report_weights: weights of the report, where they are not those of the objective.
     """
 
     objective: Any
@@ -41,13 +45,34 @@ class LossTerms(NamedTuple):
     predictions: Any
     targets: Any
     state: Any
+    report_weights: Any = None
+
+    @property
+    def metric_weights(self) -> Any:
+        """What weighs the report, predictions and targets in metrics; `None` for ones."""
+        return self.weights if self.report_weights is None else self.report_weights
+
+
+def check_core(core, auxiliary_weight: float) -> None:
+    """Refuses a core that does not keep the contract, or lacks the outputs that a loss asks for.
+
+    Raises:
+        TypeError: if it is no causal layer.
+        ValueError: if it has no auxiliary outputs.
+    """
+    if not causal(core).auxiliary_levels and auxiliary_weight:
+        raise ValueError(
+            "`auxiliary_weight` needs a core with auxiliary outputs. Received: "
+            f"auxiliary_weight={auxiliary_weight} and a {type(core).__name__} without. "
+            "Set the core's `auxiliary_frequency`."
+        )
 
 
 def auxiliary_loss(core, masks, losses_of_levels, like):
     """The losses of a core's auxiliary outputs, summed.
 
     Args:
-        core: the core. `auxiliary_scales`, if it has them, weigh its levels.
+        core: the core, whose `auxiliary_scales` weigh its levels.
         masks: the masks of the call. An entry `supervise` says whether this step has such losses.
         losses_of_levels: a function that gives the losses (b, m, ...) of m levels.
         like: (b, ...) losses of the main output.
@@ -55,7 +80,7 @@ def auxiliary_loss(core, masks, losses_of_levels, like):
 
     def summed():
         levels = losses_of_levels()
-        scales = getattr(core, "auxiliary_scales", None)
+        scales = causal(core).auxiliary_scales
         if scales is not None:
             shape = (len(scales), *(1 for _ in levels.shape[2:]))
             levels = levels * ops.reshape(ops.convert_to_tensor(scales, levels.dtype), shape)
@@ -83,6 +108,8 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         **kwargs: of `keras.Model`.
     """
 
+    core: Any
+
     def __init__(self, carry_state: bool = False, **kwargs):
         quantized = kwargs.pop("quantized", None)
         super().__init__(**kwargs)
@@ -103,6 +130,21 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
                 layer.build(shape)
         self.built = True
         self.restore_quantization()
+
+    def get_initial_state(self, batch_size, kind: str | None = None):
+        """The zero state of the core.
+
+        Args:
+            batch_size: b.
+            kind: `"exact"` for the state with which chunks equal the full pass; `None` for the
+                core's default.
+        """
+        return causal(self.core).get_initial_state(batch_size, kind=kind)
+
+    @property
+    def receptive_field(self) -> int | None:
+        """Input steps that an output depends on, as far as the core states it."""
+        return causal(self.core).receptive_field
 
     # What a subclass defines
 
@@ -209,8 +251,8 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
 
     def _give_length(self, terms: LossTerms) -> None:
         """Tells the length of the window to an optimizer whose rate depends on it."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if getattr(optimizer, "nominal_length", None) is None:
+        optimizer = own_optimizer(self)
+        if optimizer is None or optimizer.nominal_length is None:
             return
         if len(terms.objective.shape) < 2:
             raise ValueError(
@@ -266,18 +308,19 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     def _update_compiled_metrics(self, terms: LossTerms) -> None:
         """Updates metrics given to `compile`; none sees what has no weight."""
         compiled: Any = self._compile_metrics
-        if terms.weights is None:
+        weights = terms.metric_weights
+        if weights is None:
             compiled.update_state(terms.targets, terms.predictions)
             return
         if not compiled.built:
             compiled.build(terms.targets, terms.predictions)
-        counts = ops.cast(terms.weights != 0, terms.weights.dtype)
-        for metrics, weights in (
+        counts = ops.cast(weights != 0, weights.dtype)
+        for metrics, factors in (
             (compiled._flat_metrics, counts),
-            (compiled._flat_weighted_metrics, terms.weights),
+            (compiled._flat_weighted_metrics, weights),
         ):
             for metric in filter(None, metrics):
-                metric.update_state(terms.targets, terms.predictions, sample_weight=weights)
+                metric.update_state(terms.targets, terms.predictions, sample_weight=factors)
 
     def _metrics_of_all_replicas(self) -> dict[str, Any]:
         """The metrics over the whole batches so far, the same on every replica."""
@@ -306,14 +349,15 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         inner = [
             metric
             for layer in self._flatten_layers(include_self=False)
-            for metric in getattr(layer, "solver_metrics", {}).values()
+            if isinstance(layer, DeepEquilibrium)
+            for metric in layer.solver_metrics.values()
         ]
         return [self._loss_mean, *self.own_metrics(), *inner, *compiled]
 
     @property
     def wants_predictions(self) -> bool:
         """Whether metrics were given to `compile`."""
-        return getattr(self, "_compile_metrics", None) is not None
+        return self._compile_metrics is not None
 
     # State carried through `fit` and `evaluate`
 

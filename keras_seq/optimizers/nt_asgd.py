@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq._export import export
-from keras_seq.optimizers.strategy_safe import StrategySafe
+from keras_seq.optimizers.strategy_safe import StrategySafe, own_optimizer
 
 _NOT_YET = -1
 
@@ -221,14 +221,15 @@ class NonMonotoneTrigger(keras.callbacks.Callback):
         self._losses = list(state["losses"])
 
     def on_train_begin(self, logs=None):
-        if not isinstance(self._optimizer, NTASGD):
+        if not isinstance(own_optimizer(self.model), NTASGD):
             raise ValueError(
                 "The model's optimizer must be NTASGD. "
-                f"Received: {type(self._optimizer).__name__}. Compile the model with it."
+                f"Received: {type(self.model.optimizer).__name__}. Compile the model with it."
             )
 
     def on_test_begin(self, logs=None):
-        self._swapped.enter_context(self._optimizer.evaluation_weights(self.model))
+        optimizer = own_optimizer(self.model)
+        self._swapped.enter_context(optimizer.evaluation_weights(self.model))
 
     def on_test_end(self, logs=None):
         self._swapped.close()
@@ -242,9 +243,4 @@ class NonMonotoneTrigger(keras.callbacks.Callback):
                 "The trigger needs validation data."
             )
         self._losses.append(float(logs[self.monitor]))
-        self._optimizer.epoch_end(self._losses)
-
-    @property
-    def _optimizer(self):
-        optimizer = getattr(self.model, "optimizer", None)
-        return getattr(optimizer, "inner_optimizer", optimizer)  # under loss scaling
+        own_optimizer(self.model).epoch_end(self._losses)

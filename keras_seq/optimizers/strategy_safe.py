@@ -1,7 +1,10 @@
 """Clipping that is right under a strategy and with sparse gradients; L2; rates by length."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_seq._backend import densify
@@ -76,6 +79,26 @@ class StrategySafe:
             )
         self._length_share.assign(ops.cast(length, "float32") / self.nominal_length)
 
+    @contextlib.contextmanager
+    def evaluation_weights(self, model: keras.Model | None = None) -> Iterator[None]:
+        """Within this context the model has the weights that are evaluated: here as they are.
+
+        Args:
+            model: the model.
+        """
+        yield
+
+    def epoch_end(self, losses: Sequence[float]) -> bool:
+        """Takes in the validation losses so far, at the end of each epoch.
+
+        Args:
+            losses: the validation loss of each epoch up to this one.
+
+        Returns:
+            Whether the optimizer averages weights from now on.
+        """
+        return False
+
     @property
     def _clips(self) -> bool:
         return any(
@@ -110,3 +133,18 @@ class StrategySafe:
 
     def get_config(self):
         return {**super().get_config(), "l2": self.l2, "nominal_length": self.nominal_length}
+
+
+def own_optimizer(model: Any) -> Any:
+    """The optimizer of this library that a model is compiled with, taken out of loss scaling.
+
+    Args:
+        model: a model, compiled or not.
+
+    Returns:
+        A `StrategySafe` optimizer; `None` where there is none, or one of Keras itself.
+    """
+    optimizer = getattr(model, "optimizer", None)  # a model has none until it is compiled
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer if isinstance(optimizer, StrategySafe) else None

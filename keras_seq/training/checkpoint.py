@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_seq import _files, _replicas
 from keras_seq._reading import reading, regular
+from keras_seq.models import SequenceModel
 from keras_seq.training.state import Progress
 
 FORMAT = 1
@@ -58,7 +59,7 @@ class Checkpoint:
             meta: see the class.
             metrics: the running means, where validation has taken their place meanwhile.
         """
-        carried = getattr(model, "carried_state", None)
+        carried = model.carried_state if isinstance(model, SequenceModel) else None
         variables = _variables(model)
         groups = {name: [_array(v) for v in variables[name]] for name in ("model", "optimizer")}
         groups |= cls.metrics_of(model) if metrics is None else metrics
@@ -137,7 +138,7 @@ class Checkpoint:
         """
         self.restore_weights(model)
         self.restore_optimizer(model)
-        carried = getattr(model, "carried_state", None)
+        carried = model.carried_state if isinstance(model, SequenceModel) else None
         within = self.meta.get("step_in_epoch", 0) > 0  # an epoch begins with the zero state
         if carried is not None and within and self.groups["carried"]:
             carried.restore(self.groups["carried"], "train")

@@ -151,7 +151,7 @@ class Cluster:
         Raises:
             ValueError: if they are no multiple of the number of devices.
         """
-        if not getattr(model, "carry_state", False):
+        if not model.carry_state:
             return
         spec = recipe.data
         sizes = {"batch_size": spec.batch_size, "eval_batch_size": spec.eval_batch_size}

@@ -8,6 +8,7 @@ import keras
 
 from keras_seq import _files, pipelines
 from keras_seq._reading import BrokenFileError, read_object, read_text, reading
+from keras_seq.optimizers.strategy_safe import own_optimizer
 from keras_seq.pipelines import Data, Vocabulary
 from keras_seq.training import best_weights, building
 from keras_seq.training.checkpoint import Checkpoint
@@ -242,12 +243,11 @@ def _take_evaluated(model: keras.Model, recipe: Recipe, checkpoint: Checkpoint) 
     """Turns the weights of a checkpoint into those that its optimizer has evaluated."""
     schedule = make_schedule(recipe.schedule, recipe.optimizer.learning_rate, 1)
     building.compile_model(model, recipe, schedule.optimizer_rate())  # its variables, as trained
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    swap = getattr(optimizer, "evaluation_weights", None)
-    if swap is None:
+    optimizer = own_optimizer(model)
+    if optimizer is None:
         return
     checkpoint.restore_optimizer(model)
-    with swap(model):
+    with optimizer.evaluation_weights(model):
         values = model.get_weights()
     model.set_weights(values)
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_seq.models.monitoring import give_directions
+from keras_seq.optimizers.strategy_safe import own_optimizer
 from keras_seq.training import best_weights
 from keras_seq.training.checkpoint import Checkpoint
 from keras_seq.training.cluster import Cluster
@@ -177,9 +178,9 @@ class Session(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         self._means = Checkpoint.metrics_of(self.model)  # validation begins its own
-        swap = getattr(self._own_optimizer(), "evaluation_weights", None)
-        if swap is not None:
-            self._evaluation.enter_context(swap(self.model))
+        optimizer = own_optimizer(self.model)
+        if optimizer is not None:
+            self._evaluation.enter_context(optimizer.evaluation_weights(self.model))
         self.reporter.validation_begin(self.progress)
         self._tell("on_test_begin", logs)
 
@@ -240,15 +241,10 @@ class Session(keras.callbacks.Callback):
 
     # Parts
 
-    def _own_optimizer(self):
-        """The recipe's optimizer, which may be wrapped for loss scaling."""
-        optimizer = self.model.optimizer
-        return getattr(optimizer, "inner_optimizer", optimizer)
-
     def _begin_averaging(self, losses: Sequence[float]) -> None:
-        """Gives the losses so far to an optimizer that asks for them, such as `NTASGD`."""
-        epoch_end = getattr(self._own_optimizer(), "epoch_end", None)
-        if epoch_end is not None and epoch_end(losses):
+        """Gives the losses so far to the optimizer, which may begin to average, as `NTASGD`."""
+        optimizer = own_optimizer(self.model)
+        if optimizer is not None and optimizer.epoch_end(losses):
             self.reporter.note("The validation loss no longer falls: averaging begins.")
 
     def _tell(self, event: str, *arguments) -> None:

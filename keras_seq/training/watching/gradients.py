@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_seq.layers.plain_layer import causal
 from keras_seq.models import LanguageModel
 
 _ROWS = 32  # copies of a passage that are differentiated at once
@@ -12,8 +13,9 @@ _ROWS = 32  # copies of a passage that are differentiated at once
 
 def log_probs(model: LanguageModel, vectors: Any) -> Any:
     """(b, t, v) from word vectors (b, t, e): the model after its embedding, without dropout."""
-    options: dict[str, Any] = {"masks": {}} if hasattr(model.core, "get_masks") else {}
-    result = model.core(vectors, initial_state=None, return_state=False, training=False, **options)
+    result = causal(model.core)(
+        vectors, initial_state=None, return_state=False, training=False, masks={}
+    )
     hidden = result[0] if isinstance(result, tuple | list) else result
     return tf.cast(model.head(hidden, tables=model.tables, training=False), tf.float32)
 
