@@ -10,7 +10,6 @@ from keras_seq.export import export_model
 from keras_seq.layers import RecurrentStack, SelfAttention, TrellisNet
 from keras_seq.layers.plain_layer import causal
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier, SequenceRegressor
-from keras_seq.pipelines import Vocabulary
 
 
 class Decayed(keras.layers.Layer):
@@ -62,9 +61,8 @@ def test_a_plain_layer_is_a_core(tmp_path):
         whole = model(IDS, masks={}, training=True)
         np.testing.assert_allclose(np.concatenate([first, rest], 1), whole, rtol=1e-4, atol=1e-5)
     drawn = generation.generate_ids(model, IDS, [2, 2], 3, top_k=1)
-    assert np.shape(drawn)[1] == 3 or len(drawn[0]) == 3
-    words = Vocabulary(["a", "b", "c", "<eos>", "<unk>"])
-    export_model(model, words, tmp_path)
+    assert np.shape(drawn) == (2, 3)
+    export_model(model, None, tmp_path)
 
 
 def test_a_plain_layer_lacks_nothing_of_the_contract():
