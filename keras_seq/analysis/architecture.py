@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras_seq._tasks import TASKS
 from keras_seq.layers import EmbeddingDropout, VariationalDropout
 from keras_seq.layers.outline import Outlined, Part, Residual
-from keras_seq.models.size import count_numbers
 from keras_seq.models import LanguageModel
+from keras_seq.models.size import count_numbers
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 

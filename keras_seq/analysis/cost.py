@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_seq.analysis.graph_cost import bytes_kept, count_flops
-from keras_seq.models.size import count_parameters
 from keras_seq.layers.plain_layer import causal
+from keras_seq.models.size import count_parameters
 from keras_seq.training import building
 from keras_seq.zoo import Recipe
 

@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
-from keras_seq.models import _backend
 from keras_seq.layers.plain_layer import causal
+from keras_seq.models import _backend
 from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank, without_unread
 from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss, check_core
