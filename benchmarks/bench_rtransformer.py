@@ -133,7 +133,7 @@ def rt_tune_halves() -> dict[str, Any]:
     def whole(batch, length, width):
         return [(0, length)]
 
-    places = ("keras_seq.layers.local_rnn.lanes", "keras_seq.layers.feed_forward.lanes")
+    places = ("keras_seq.layers.local_rnn.time_parts", "keras_seq.layers.feed_forward.time_parts")
     return _shares(lambda jit_compile: tune_step(1, jit_compile), dict.fromkeys(places, whole))
 
 

@@ -41,7 +41,7 @@ ARROWS = {
 # Parts that run on any backend of Keras.
 NO_TENSORFLOW = ("layers", "losses", "metrics", "ops", "solvers", "zoo")
 # Their files that have an operation of TensorFlow where it is the backend, and another elsewhere.
-WITH_TENSORFLOW = {"keras_seq.ops.halves", "keras_seq.ops.lanes", "keras_seq.solvers._backend"}
+WITH_TENSORFLOW = {"keras_seq.ops.halves", "keras_seq.ops.time_parts", "keras_seq.solvers._backend"}
 
 # Installed by an extra, or slow to import: only inside the function that needs it.
 ONLY_INSIDE_FUNCTIONS = (

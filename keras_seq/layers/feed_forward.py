@@ -7,9 +7,9 @@ from keras_seq._arguments import activation_config, check_rate, get_activation
 from keras_seq._export import export
 from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.seeded_layer import SeededLayer
-from keras_seq.ops.lanes import lanes
 from keras_seq.ops.products import matrix_product
 from keras_seq.ops.seeded_dropout import seeded_mask
+from keras_seq.ops.time_parts import time_parts
 
 
 @export("keras_seq.layers.FeedForward")
@@ -100,7 +100,7 @@ class FeedForward(SeededLayer):
         seed = self.seed_of(training, masks, dropout_seed)
         shape = (*ops.shape(x)[:-1], self.inner_kernel.shape[-1])
         mask = seeded_mask(shape, self.dropout, seed, x.dtype)
-        parts = lanes(*ops.shape(x)) if training and len(x.shape) == 3 else []
+        parts = time_parts(*ops.shape(x)) if training and len(x.shape) == 3 else []
         if len(parts) < 2:
             return self._run(x, mask)
         outputs = [

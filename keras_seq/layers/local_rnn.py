@@ -10,9 +10,9 @@ from keras_seq._arguments import check_integer
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.keras_recurrent import refuse_dropout
-from keras_seq.ops.lanes import lanes
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
 from keras_seq.ops.products import matrix_product
+from keras_seq.ops.time_parts import time_parts
 from keras_seq.ops.windowed_cells import BLOCKS, projection_bias
 from keras_seq.ops.windowed_recurrence import windowed_recurrence
 
@@ -179,7 +179,7 @@ class LocalRNN(CausalLayer):
             )
 
         batch = ops.shape(padded)[0]
-        parts = lanes(batch, length, self.units) if training else []
+        parts = time_parts(batch, length, self.units) if training else []
         if len(parts) < 2:
             return run(padded, length)
         past = self.window - 1

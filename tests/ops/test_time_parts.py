@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_seq
-from keras_seq.ops.lanes import lanes
+from keras_seq.ops.time_parts import time_parts
 
 WIDTH = 16
 
@@ -14,10 +14,10 @@ WIDTH = 16
 def test_where_sequences_are_cut(monkeypatch):
     @tf.function
     def in_a_graph(batch, length, width):
-        return lanes(batch, length, width)
+        return time_parts(batch, length, width)
 
     threads = "tensorflow.config.threading.get_inter_op_parallelism_threads"
-    assert lanes(1, 200, 160) == [(0, 200)]  # eager operations follow one another
+    assert time_parts(1, 200, 160) == [(0, 200)]  # eager operations follow one another
     monkeypatch.setattr(threads, lambda: 1)
     assert len(in_a_graph(1, 200, 160)) == 1  # and so do these
     monkeypatch.setattr(threads, lambda: 0)
@@ -74,11 +74,11 @@ def test_parts_give_what_the_whole_gives(make, shape, monkeypatch):
     for module in ("local_rnn", "feed_forward"):
 
         def counted(*sizes):
-            parts = lanes(*sizes)
+            parts = time_parts(*sizes)
             cuts.append(len(parts))
             return parts
 
-        monkeypatch.setattr(f"keras_seq.layers.{module}.lanes", counted)
+        monkeypatch.setattr(f"keras_seq.layers.{module}.time_parts", counted)
     whole, expected = _gradients(layer, x, False, options)
     assert set(cuts) == {1}
     parts, found = _gradients(layer, x, True, options)

@@ -10,7 +10,7 @@ _FEW, _MANY = 64, 1024  # rows of a product that are worth a cut
 _NARROW = 64  # features; where the rows are not known, narrow products are left whole
 
 
-def lanes(batch, length, width: int) -> list[tuple]:
+def time_parts(batch, length, width: int) -> list[tuple]:
     """Where to cut a sequence in training: the (first, end) of every part.
 
     Args:
