@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that several layers share."""
+"""Constructor arguments that several layers share: checks, and what stands for a name."""
 
 import numbers
 
@@ -32,6 +32,13 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
         known = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}.")
     return value
+
+
+def fan_in_uniform(identifier=None):
+    """An initializer; by default uniform within ± 1 / √fan-in, PyTorch's for linear layers."""
+    if identifier is None:
+        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+    return keras.initializers.get(identifier)
 
 
 def get_activation(identifier):

@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import activation_config, check_rate, get_activation
+from keras_seq._arguments import activation_config, check_rate, fan_in_uniform, get_activation
 from keras_seq._export import export
-from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.products import matrix_product
 from keras_seq.ops.seeded_dropout import seeded_mask

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_integer
+from keras_seq._arguments import check_integer, fan_in_uniform
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.keras_recurrent import refuse_dropout
@@ -220,13 +220,6 @@ class LocalRNN(CausalLayer):
         if isinstance(config.get("cell"), dict):
             config["cell"] = keras.saving.deserialize_keras_object(config["cell"])
         return super().from_config(config)
-
-
-def fan_in_uniform(identifier=None):
-    """An initializer; by default uniform within ± 1 / √fan-in, PyTorch's for linear layers."""
-    if identifier is None:
-        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-    return keras.initializers.get(identifier)
 
 
 _CELLS = (

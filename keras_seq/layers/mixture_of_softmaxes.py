@@ -3,17 +3,12 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_rate
+from keras_seq._arguments import check_rate, fan_in_uniform
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.softmax_head import SoftmaxHead
 
 EPSILON = 1e-8  # added to the mixed probability before the logarithm, as in the published code
-
-
-def fan_in_uniform() -> keras.initializers.Initializer:
-    """Uniform in plus and minus `1 / sqrt(fan_in)`: PyTorch's default for a linear layer."""
-    return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 @export("keras_seq.layers.MixtureOfSoftmaxes")

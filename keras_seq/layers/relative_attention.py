@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_integer, check_rate
+from keras_seq._arguments import check_integer, check_rate, fan_in_uniform
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.layers.recorded_attention import record_of_now
@@ -315,7 +315,7 @@ def default_initializer(weight_normalization: bool):
         weight_normalization: whether the kernel is a direction.
     """
     if weight_normalization:
-        return keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+        return fan_in_uniform()
     return keras.initializers.RandomNormal(stddev=0.02)
 
 

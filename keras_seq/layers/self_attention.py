@@ -3,10 +3,9 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_rate
+from keras_seq._arguments import check_rate, fan_in_uniform
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
-from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.causal_attention import attend

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.ops.products import matrix_product
 
@@ -69,7 +70,7 @@ class SoftmaxHead(CheckedLayer):
     @property
     def loss_dtype(self) -> str:
         """The type of softmax and loss: float32 under mixed precision, else the compute type."""
-        return "float64" if self.compute_dtype == "float64" else "float32"
+        return float32_at_least(self.compute_dtype)
 
     def compute_output_shape(self, hidden_shape, *args, **kwargs):
         return (*hidden_shape[:-1], self.vocabulary_size)

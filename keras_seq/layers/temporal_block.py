@@ -3,11 +3,16 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import activation_config, check_integer, check_rate, get_activation
+from keras_seq._arguments import (
+    activation_config,
+    check_integer,
+    check_rate,
+    fan_in_uniform,
+    get_activation,
+)
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
-from keras_seq.layers.local_rnn import fan_in_uniform
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops import time_shift as shift

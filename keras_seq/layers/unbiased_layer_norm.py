@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CheckedLayer
 
@@ -54,7 +55,7 @@ class UnbiasedLayerNormalization(CheckedLayer):
         self.bias = self.add_weight(name="bias", shape=(features,), initializer="zeros")
 
     def call(self, x):
-        wide = "float64" if self.compute_dtype == "float64" else "float32"
+        wide = float32_at_least(self.compute_dtype)
         values = ops.cast(x, wide)
         centred = values - ops.mean(values, axis=-1, keepdims=True)
         squares = ops.sum(ops.square(centred), axis=-1, keepdims=True)

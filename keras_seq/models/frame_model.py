@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
 from keras_seq._export import export
 from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.sample_weights import blank
-from keras_seq.models.sequence_classifier import SequenceReader, at_least_float32, update_mean
+from keras_seq.models.sequence_classifier import SequenceReader, update_mean
 from keras_seq.models.sequence_model import LossTerms
 
 
@@ -86,7 +87,7 @@ class FrameModel(SequenceReader):
         self._nll_per_frame = lower_is_better("nll_per_frame")
 
     def predict_from(self, hidden):
-        return ops.cast(self.dense(hidden), at_least_float32(self))
+        return ops.cast(self.dense(hidden), float32_at_least(self.compute_dtype))
 
     def element_losses(self, y, predictions):
         """(b, t) negative log-likelihoods of the frames, summed over the notes."""

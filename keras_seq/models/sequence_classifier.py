@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._dtypes import float32_at_least
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
 from keras_seq.layers.plain_layer import causal
@@ -180,7 +181,7 @@ class SequenceReader(SequenceModel):
             with _backend.outside_graphs():
                 self.build(tuple(x.shape))
         y = self.checked_targets(y, x)
-        y, weights = self.scored(y, sample_weight, at_least_float32(self), training)
+        y, weights = self.scored(y, sample_weight, float32_at_least(self.compute_dtype), training)
         x = without_unread(x, weights)
         supervised = bool(training and self.auxiliary_weight)
         masks = causal(self.core).get_masks(ops.shape(x)[0]) if supervised else None
@@ -298,7 +299,8 @@ class SequenceClassifier(SequenceReader):
         self._accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
     def predict_from(self, hidden):
-        return ops.log_softmax(ops.cast(self.dense(hidden), at_least_float32(self)), axis=-1)
+        logits = ops.cast(self.dense(hidden), float32_at_least(self.compute_dtype))
+        return ops.log_softmax(logits, axis=-1)
 
     def element_losses(self, y, predictions):
         labels = ops.where(is_label(y, self.classes), ops.cast(y, "int32"), 0)
@@ -362,7 +364,7 @@ class SequenceRegressor(SequenceReader):
         self._mse = lower_is_better("mse")
 
     def predict_from(self, hidden):
-        return ops.cast(self.dense(hidden), at_least_float32(self))
+        return ops.cast(self.dense(hidden), float32_at_least(self.compute_dtype))
 
     def element_losses(self, y, predictions):
         if self._loss_of_values is None:
@@ -446,10 +448,6 @@ class SequenceRegressor(SequenceReader):
 
 def _squared_error(y, predictions):
     return ops.mean(ops.square(predictions - ops.cast(y, predictions.dtype)), axis=-1)
-
-
-def at_least_float32(layer) -> str:
-    return "float64" if layer.compute_dtype == "float64" else "float32"
 
 
 def update_mean(metric: keras.metrics.Mean, terms: LossTerms) -> None:
