@@ -35,6 +35,22 @@ class Data:
     epoch_fn: Callable[[int, int], tf.data.Dataset] | None = field(default=None, repr=False)
 
     @property
+    def splits(self) -> dict[str, Maybe[tf.data.Dataset]]:
+        """The datasets by the names of their splits; `None` where there is no such split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def split(self, name: str) -> tf.data.Dataset:
+        """The dataset of a split.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        found = self.splits.get(name)
+        if found is None:
+            raise ValueError(f"{self.name} has no {name} split. Give its files, or another split.")
+        return found
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches of one training epoch."""
         if self.train is None:

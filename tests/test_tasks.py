@@ -1,6 +1,7 @@
 """Tasks and metrics as values: they say what models log and recipes hold."""
 
 import math
+import typing
 
 import pytest
 
@@ -17,6 +18,7 @@ from keras_seq._tasks import (
     TASKS,
     metric_of,
 )
+from keras_seq.zoo.recipe import Task
 
 MODELS = {
     "language_model": lambda core: models.LanguageModel(9, 4, core),
@@ -38,10 +40,14 @@ def test_models_log_what_their_task_says(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_recipes_name_known_tasks_and_metrics(name):
-    recipe = zoo.recipe(name)
-    known = TASKS[recipe.task].metrics
-    assert metric_of(recipe.reported.metric) in known
-    assert metric_of(recipe.monitor) in known
+    found = zoo.recipe(name)
+    known = TASKS[found.task].metrics
+    assert metric_of(found.reported.metric) in known
+    assert metric_of(found.monitor) in known
+
+
+def test_recipes_may_have_every_task():
+    assert typing.get_args(Task) == tuple(TASKS)
 
 
 def test_a_metric_is_found_by_each_of_its_names():

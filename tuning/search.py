@@ -199,7 +199,7 @@ def _folder(recipe: Recipe | str | None, run_dir: str | Path | None, resume: boo
             "`run_dir` must be given for a search in several processes: a folder that all of them "
             "see. Received: run_dir=None."
         )
-    name = recipe if isinstance(recipe, str) else getattr(recipe, "name", None)
+    name = building.name_of(recipe)
     if resume:
         found = [file.parent for file in RUNS.glob(f"tune-{name or '*'}-[0-9]*/{SEARCH}")]
         if found:

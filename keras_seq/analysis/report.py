@@ -104,7 +104,7 @@ def _folder(opened: OpenedModel, to: str | Path | None) -> Path:
 
 
 def _entropy_numbers(model: LanguageModel, data: Data, split: str) -> dict[str, Any]:
-    found = entropy.predict_entropies(model, getattr(data, split))
+    found = entropy.predict_entropies(model, data.split(split))
     histogram = entropy.entropy_histogram(found.entropies, model.vocabulary_size)
     return {"loss": float(np.mean(found.losses, dtype=np.float64)), **histogram}
 
@@ -115,7 +115,7 @@ def _saliency_numbers(
     """`saliency` of the passage, and `coverage` of it and of passages of the split."""
     vocabulary = data.vocabulary
     length = LENGTH["word" if vocabulary is None else vocabulary.level]
-    held_out = list(passages(getattr(data, split), PASSAGES, length))
+    held_out = list(passages(data.split(split), PASSAGES, length))
     if text is not None:
         ids = _encode(vocabulary, text)
     elif held_out:

@@ -6,18 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_seq.cli.errors import UsageError
-from keras_seq.cli.options import DataDir, Debug, Json, Weights
+from keras_seq.cli.errors import UsageError, check_choice
+from keras_seq.cli.options import SPLITS, DataDir, RunOrModel, Split, Weights
 from keras_seq.cli.output import Output, command
-from keras_seq.cli.sources import RunOrModel, check_source
+from keras_seq.cli.sources import check_source
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("analyze")(analyze)
-
-
+@command
 def analyze(
+    output: Output,
     source: RunOrModel,
     text: Annotated[
         str | None,
@@ -39,36 +36,16 @@ def analyze(
         float,
         typer.Option(min=0, max=1, help="Share of the largest gradient that counts as covered."),
     ] = 0.1,
-    split: Annotated[str, typer.Option(help="`test` or `validation`.")] = "test",
+    split: Split = "test",
     weights: Weights = None,
     data_dir: DataDir = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Look into a language model: how sure it is, what it looks at, how its words lie.
 
     Writes analysis.json, entropy.png, saliency.png and embeddings.png, and the pictures for
     TensorBoard. Without matplotlib, --json still gives the numbers.
     """
-    command(_analyze)(
-        json_wanted,
-        debug,
-        source=source,
-        text=text,
-        tags=tags,
-        to=to,
-        fraction=fraction,
-        split=split,
-        weights=weights,
-        data_dir=data_dir,
-    )
-
-
-def _analyze(
-    output: Output, source: str, split: str, fraction: float, tags: Path | None, **options: Any
-) -> None:
-    if split not in ("test", "validation"):
-        raise UsageError(f"--split must be test or validation. Received: {split}.")
+    check_choice("--split", split, SPLITS)
     if fraction >= 1:
         raise UsageError(f"--fraction must be below 1. Received: {fraction}.")
     if tags is not None and not tags.is_file():
@@ -79,7 +56,15 @@ def _analyze(
 
     draw = pictures.available() or not output.json_wanted
     numbers = analysis.analyze(
-        source, split=split, fraction=fraction, tags=tags, draw=draw, **options
+        source,
+        data_dir,
+        split,
+        weights=weights,
+        text=text,
+        tags=tags,
+        to=to,
+        fraction=fraction,
+        draw=draw,
     )
     if output.json_wanted:
         output.document(numbers)

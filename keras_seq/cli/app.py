@@ -52,19 +52,20 @@ def _program(
         raise typer.Exit(WRONG_USAGE)
 
 
-for _module in (
-    model_commands,
-    run_commands,
-    export_command,
-    tune_command,
-    analyze_command,
-    generate_command,
-    service_command,
-    weights_commands,
-):
-    _module.add_to(app)
-for _command in app.registered_commands:
-    _command.cls = Command
+for _name, _function in {
+    "list": model_commands.list_models,
+    "describe": model_commands.describe,
+    "convert": model_commands.convert,
+    "train": run_commands.train,
+    "evaluate": run_commands.evaluate,
+    "export": export_command.export,
+    "tune": tune_command.tune,
+    "analyze": analyze_command.analyze,
+    "generate": generate_command.generate,
+    "data-service": service_command.data_service,
+    "weights": weights_commands.weights,
+}.items():
+    app.command(_name, cls=Command)(_function)
 
 
 def main() -> None:

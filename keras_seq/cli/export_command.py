@@ -3,25 +3,22 @@
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from keras_seq.cli.errors import UsageError
-from keras_seq.cli.options import DataDir, Debug, Json, Weights
+from keras_seq.cli.errors import UsageError, check_choice
+from keras_seq.cli.options import DataDir, RunOrModel, Weights
 from keras_seq.cli.output import Output, command
-from keras_seq.cli.sources import RunOrModel, open_source
+from keras_seq.cli.sources import open_source
 
 FORMATS = {"savedmodel": "tf_saved_model", "litert": "litert"}
 KINDS = ("int8", "bfloat16")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("export")(export)
-
-
+@command
 def export(
+    output: Output,
     source: RunOrModel,
     to: Annotated[Path, typer.Option("--to", help="Folder for the versions of the model.")],
     weights: Weights = None,
@@ -66,45 +63,10 @@ def export(
     beams: Annotated[
         int | None, typer.Option(min=1, help="Add `beam_search`, with so many beams.")
     ] = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Write a SavedModel, with the vocabulary in it, for TensorFlow Serving; or a LiteRT file."""
-    command(_export)(
-        json_wanted,
-        debug,
-        source=source,
-        to=to,
-        weights=weights,
-        data_dir=data_dir,
-        weights_as=weights_as,
-        format=format,
-        name=name,
-        version=version,
-        top_k=top_k,
-        max_tokens=max_tokens,
-        max_length=max_length,
-        stop=stop or [],
-        ban=ban or [],
-        repetition_penalty=repetition_penalty,
-        beams=beams,
-    )
-
-
-def _export(
-    output: Output,
-    source: str,
-    to: Path,
-    weights: str | None,
-    data_dir: Path | None,
-    weights_as: str | None,
-    format: str,
-    **options: Any,
-) -> None:
-    if format not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}. Received: {format}.")
-    if weights_as is not None and weights_as not in KINDS:
-        raise UsageError(f"--weights-as must be one of {', '.join(KINDS)}. Received: {weights_as}.")
+    check_choice("--format", format, [*FORMATS])
+    check_choice("--weights-as", weights_as, KINDS)
     if format == "litert" and weights_as == "bfloat16":
         raise UsageError("--format litert takes --weights-as int8 or none. Received: bfloat16.")
     opened = open_source(source, weights, data_dir)
@@ -118,7 +80,15 @@ def _export(
         metrics=_validation_metrics(opened.run),
         weights_as=weights_as,
         format=FORMATS[format],
-        **options,
+        name=name,
+        version=version,
+        top_k=top_k,
+        max_tokens=max_tokens,
+        max_length=max_length,
+        stop=stop or [],
+        ban=ban or [],
+        repetition_penalty=repetition_penalty,
+        beams=beams,
     )
     description = json.loads((path / "assets.extra" / "keras_seq.json").read_text())
     signatures, left_out = [*description["signatures"]], description.get("left_out", {})

@@ -8,21 +8,17 @@ import typer
 
 from keras_seq._tasks import TASKS
 from keras_seq.cli.errors import UsageError
-from keras_seq.cli.options import DataDir, Debug, Json, Weights
+from keras_seq.cli.options import DEFAULT_MODEL, DataDir, Weights
 from keras_seq.cli.output import Output, command
 from keras_seq.cli.sources import open_source
 
-DEFAULT_MODEL = "trellisnet_python_docs"  # where none is given; its weights ship with the package
-SPLITS = ("train", "validation", "test")
+TUNES = ("train", "validation", "test")  # the splits that --prime takes tunes from
 PICTURE = ".png"  # of a tune, beside its MIDI file
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("generate")(generate)
-
-
+@command
 def generate(
+    output: Output,
     source: Annotated[
         str,
         typer.Argument(
@@ -85,76 +81,57 @@ def generate(
     ] = 0,
     weights: Weights = None,
     data_dir: DataDir = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Continue a text token by token, or a tune frame by frame.
 
     Without a model, text comes from a small one that ships with the package. A tune is written to
     the MIDI file of --to, with its piano roll as a picture beside it.
     """
-    draws = {"length": length, "seed": seed, "temperature": temperature}
-    command(_generate)(
-        json_wanted,
-        debug,
-        source=source,
-        weights=weights,
-        data_dir=data_dir,
-        text={
-            "prompt": prompt,
-            "top_k": top_k,
-            "top_p": top_p,
-            "stop": stop or [],
-            "ban": ban or [],
-            "repetition_penalty": repetition_penalty,
-            "beams": beams,
-            "length_penalty": length_penalty,
-            **draws,
-        },
-        tune={"top_notes": top_notes, **draws},
-        to=to,
-        prime=prime,
-        prime_frames=prime_frames,
-    )
-
-
-def _generate(
-    output: Output,
-    source: str,
-    weights: str | None,
-    data_dir: Path | None,
-    text: dict[str, Any],
-    tune: dict[str, Any],
-    to: Path | None,
-    prime: str | None,
-    prime_frames: int,
-) -> None:
     opened = open_source(source, weights or _shipped(source), data_dir)
     recipe = opened.recipe
     makes = TASKS[recipe.task].makes
-    if makes == "text":
-        _refuse("text", recipe, {"--prime": prime, "--top-notes": tune["top_notes"]})
-        draws = {"--top-k": text["top_k"], "--top-p": text["top_p"] < 1}
-        for name, given in ({"--temperature": text["temperature"] != 1} | draws).items():
-            if given and text["beams"] > 1:
-                raise UsageError(f"--beams searches and draws nothing. Leave {name} out.")
-        _text(output, opened, to, **text)
-        return
     if makes is None:
         raise UsageError(
             f"{recipe.name} is no language model and no model of tunes; it generates nothing."
         )
-    only_text = {
-        "--prompt": text["prompt"],
-        "--top-k": text["top_k"],
-        "--top-p": text["top_p"] < 1,
-        "--stop": text["stop"],
-        "--ban": text["ban"],
-        "--repetition-penalty": text["repetition_penalty"] != 1,
-        "--beams": text["beams"] > 1,
-        "--length-penalty": text["length_penalty"],
+    draws = {"length": length, "seed": seed, "temperature": temperature}
+    only = {  # the options of what a model makes, where they are given
+        "text": {
+            "--prompt": prompt,
+            "--top-k": top_k,
+            "--top-p": top_p < 1,
+            "--stop": stop,
+            "--ban": ban,
+            "--repetition-penalty": repetition_penalty != 1,
+            "--beams": beams > 1,
+            "--length-penalty": length_penalty,
+        },
+        "tunes": {"--prime": prime, "--top-notes": top_notes},
     }
-    _refuse("tunes", recipe, only_text)
+    (others,) = (options for kind, options in only.items() if kind != makes)
+    for name, given in others.items():
+        if given:
+            raise UsageError(f"{recipe.name} makes {makes}, for which there is no {name}.")
+    if makes == "text":
+        drawing = {"--temperature": temperature != 1, "--top-k": top_k, "--top-p": top_p < 1}
+        for name, given in drawing.items():
+            if given and beams > 1:
+                raise UsageError(f"--beams searches and draws nothing. Leave {name} out.")
+        _text(
+            output,
+            opened,
+            to,
+            prompt,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop or [],
+            ban=ban or [],
+            repetition_penalty=repetition_penalty,
+            beams=beams,
+            length_penalty=length_penalty,
+            **draws,
+        )
+        return
     if to is None:
         raise UsageError(f"{recipe.name} makes tunes. Give the MIDI file to write: --to tune.mid.")
     if to.suffix.lower() == PICTURE:  # the picture would take the place of the tune
@@ -163,7 +140,7 @@ def _generate(
             f"Give another ending, for example {to.with_suffix('.mid')}. Received: {to}."
         )
     start = None if prime is None else _prime(prime, opened)[:prime_frames]
-    _tune(output, opened, to, start, **tune)
+    _tune(output, opened, to, start, top_notes=top_notes, **draws)
 
 
 def _shipped(source: str) -> str | None:
@@ -174,12 +151,6 @@ def _shipped(source: str) -> str | None:
         return None
     sets = zoo.weights(source)
     return sets[0].name if sets else None
-
-
-def _refuse(kind: str, recipe, options: dict[str, Any]) -> None:
-    for name, value in options.items():
-        if value:
-            raise UsageError(f"{recipe.name} makes {kind}, for which there is no {name}.")
 
 
 def _text(output: Output, opened, to: Path | None, prompt: str, **options: Any) -> None:
@@ -233,10 +204,10 @@ def _prime(prime: str, opened):
     if Path(prime).is_file():
         return generation.read_midi(prime)
     split, colon, number = prime.partition(":")
-    if not colon or split not in SPLITS or not number.isdecimal():
+    if not colon or split not in TUNES or not number.isdecimal():
         raise UsageError(
             "--prime takes a MIDI file that exists, or a tune of the data as test:12 "
-            f"(splits: {', '.join(SPLITS)}). Received: {prime}."
+            f"(splits: {', '.join(TUNES)}). Received: {prime}."
         )
     from keras_seq.pipelines.music import read_music
 

@@ -9,34 +9,15 @@ from rich.table import Table
 
 from keras_seq._tasks import metric_of
 from keras_seq.cli.errors import UsageError
-from keras_seq.cli.options import Debug, Json, Settings
+from keras_seq.cli.options import DEFAULT_MODEL, Settings, Variant
 from keras_seq.cli.output import Output, command
 from keras_seq.cli.settings import apply_settings, known_keys
+from keras_seq.cli.sources import find_recipe
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands to the program."""
-    app.command("list")(list_models)
-    app.command("describe")(describe)
-    app.command("convert")(convert)
-
-
-def find_recipe(name: str, variant: str | None = None):
-    """The recipe of a model's name; a `UsageError` for an unknown one."""
-    from keras_seq import zoo
-
-    try:
-        return zoo.recipe(name, variant)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def list_models(json_wanted: Json = False, debug: Debug = False) -> None:
+@command
+def list_models(output: Output) -> None:
     """List the models of the zoo with their sizes and the figures that their papers report."""
-    command(_list)(json_wanted, debug)
-
-
-def _list(output: Output) -> None:
     from keras_seq import zoo
 
     rows = [model_row(zoo.recipe(name)) for name in zoo.names()]
@@ -87,12 +68,14 @@ def _figure(row: dict[str, Any]) -> str:
     return "-" if value is None else f"{metric_of(row['metric']).reported(value)}{of}"
 
 
+@command
 def describe(
+    output: Output,
     model: Annotated[
         str, typer.Argument(metavar="MODEL|RUN", help="A model's name or a run folder.")
-    ] = "trellisnet_python_docs",
+    ] = DEFAULT_MODEL,
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
+    variant: Variant = None,
     build: Annotated[
         bool, typer.Option("--build", help="Build the model and list its weights.")
     ] = False,
@@ -107,39 +90,14 @@ def describe(
         bool,
         typer.Option("--measure", help="Run three training steps and measure their memory, too."),
     ] = False,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Describe a model: its paper, its settings, what it costs and how it is trained.
 
     Operations and memory are counted for the batch of the recipe, in a graph that is never run.
     """
-    command(_describe)(
-        json_wanted,
-        debug,
-        model=model,
-        settings=settings or [],
-        variant=variant,
-        build=build,
-        picture=picture,
-        cost=cost,
-        measure=measure,
-    )
-
-
-def _describe(
-    output: Output,
-    model: str,
-    settings: list[str],
-    variant: str | None,
-    build: bool,
-    picture: Path | None,
-    cost: bool,
-    measure: bool,
-) -> None:
     if picture is not None and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture must end in .png. Received: {picture}.")
-    recipe = apply_settings(_recipe_of(model, variant), settings)
+    recipe = apply_settings(_recipe_of(model, variant), settings or [])
     facts = model_row(recipe) | {
         "notes": recipe.notes,
         "settings": known_keys(recipe),
@@ -265,38 +223,24 @@ def _built(recipe) -> dict[str, Any]:
     }
 
 
+@command
 def convert(
+    output: Output,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file of a release.")],
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model that it belongs to.")],
     to: Annotated[
         Path, typer.Option("--to", help="File to write, ending in .weights.h5 or .keras.")
     ],
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
+    variant: Variant = None,
 ) -> None:
     """Convert the weights of an original PyTorch release to a model of the zoo.
 
     Nothing in the file is executed. The result holds the recipe too: `keras-seq evaluate` takes it.
     """
-    command(_convert)(
-        json_wanted,
-        debug,
-        file=file,
-        model=model,
-        to=to,
-        settings=settings or [],
-        variant=variant,
-    )
-
-
-def _convert(
-    output: Output, file: Path, model: str, to: Path, settings: list[str], variant: str | None
-) -> None:
     if not to.name.endswith((".weights.h5", ".keras")):
         raise UsageError(f"--to must end in .weights.h5 or .keras. Received: {to}.")
-    recipe = apply_settings(find_recipe(model, variant), settings)
+    recipe = apply_settings(find_recipe(model, variant), settings or [])
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
     from keras_seq import convert as conversion

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_MODEL = "trellisnet_python_docs"  # where none is given; its weights ship with the package
+SPLITS = ("test", "validation")
+
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document on standard output and nothing else."),
@@ -31,79 +34,15 @@ Settings = Annotated[
         "--set optimizer.learning_rate=1e-3. May be repeated.",
     ),
 ]
-
-# Options of `evaluate`. The defaults of its settings are those of the functions in `training`.
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", min=1, help="Rows read at once.  [default: the recipe's]"),
-]
-Dynamic = Annotated[
-    bool, typer.Option("--dynamic", help="Dynamic evaluation: learn from the text while reading.")
-]
-DynamicRate = Annotated[
-    float | None, typer.Option("--dynamic-rate", min=0, help="Its learning rate.  [default: 0.002]")
-]
-DynamicDecay = Annotated[
-    float | None,
-    typer.Option("--dynamic-decay", min=0, help="Pull to the trained weights.  [default: 0.02]"),
-]
-DynamicSteps = Annotated[
-    int | None,
-    typer.Option(
-        "--dynamic-steps",
-        min=1,
-        help="Tokens of a row between two updates.  [default: the recipe's length]",
-    ),
-]
-DynamicBatches = Annotated[
-    int | None,
-    typer.Option(
-        "--dynamic-batches",
-        min=1,
-        help="Training batches for the gradient statistics.  [default: one epoch]",
-    ),
-]
-Cache = Annotated[bool, typer.Option("--cache", help="Add a neural cache of the last words.")]
-CacheSize = Annotated[
-    int | None, typer.Option("--cache-size", min=1, help="Words in it.  [default: 500]")
-]
-CacheTheta = Annotated[
-    float | None, typer.Option("--cache-theta", min=0, help="Its sharpness.  [default: 0.66]")
-]
-CacheLambda = Annotated[
-    float | None,
-    typer.Option("--cache-lambda", min=0, max=1, help="Its share, below 1.  [default: 0.13]"),
-]
-
-# Options of `train` about devices and machines.
-Strategy = Annotated[
+Variant = Annotated[str | None, typer.Option(help="A named variant of the recipe.")]
+Model = Annotated[
     str | None,
-    typer.Option(
-        "--strategy",
-        help="`mirrored`: several devices of this machine; `multi_worker`: the machines of "
-        "TF_CONFIG; `one`.",
+    typer.Argument(metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."),
+]
+RunOrModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|MODEL", help="A run folder, a model's name, or a .weights.h5 or .keras file."
     ),
 ]
-Devices = Annotated[
-    str | None,
-    typer.Option(
-        "--devices",
-        help="How many devices, or their names: 2, or GPU:0,GPU:1.  [default: all GPUs]",
-    ),
-]
-DataService = Annotated[
-    str | None,
-    typer.Option(
-        "--data-service",
-        metavar="ADDRESS",
-        help="Let a tf.data service make the training batches, see `keras-seq data-service`.",
-    ),
-]
-DataServiceShare = Annotated[
-    str | None,
-    typer.Option(
-        "--data-service-share",
-        metavar="NAME:INDEX/COUNT",
-        help="Read the same batches as COUNT - 1 other runs that are started with this name.",
-    ),
-]
+Split = Annotated[str, typer.Option(help="`test` or `validation`.")]

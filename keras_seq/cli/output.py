@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from keras_seq.cli.errors import UsageError
+from keras_seq.cli.options import Debug, Json
 from keras_seq.cli.quiet import load_keras
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -68,11 +70,17 @@ class Output:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turns a function of an `Output` and options into a command.
+    """Turns a function of an `Output` and options into a command of the program.
 
-    Errors that a user can do something about become one line on standard error and the exit code:
-    2 for wrong usage, 1 for everything else. `--debug` shows where they come from.
+    The command has the function's options and, after them, `--json` and `--debug`. Errors that a
+    user can do something about become one line on standard error and the exit code: 2 for wrong
+    usage, 1 for everything else. `--debug` shows where they come from.
     """
+    _, *own = inspect.signature(function).parameters.values()  # but the output
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in (("json_wanted", Json), ("debug", Debug))
+    ]
 
     @functools.wraps(function)
     def run(json_wanted: bool = False, debug: bool = False, **options) -> None:
@@ -96,6 +104,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
                 code = fail(output, _one_line(error), FAILED, debug)
         raise typer.Exit(code)
 
+    # What Typer reads the options from.
+    run.__signature__ = inspect.Signature([*own, *shared])  # pyright: ignore
+    run.__annotations__ = {option.name: option.annotation for option in (*own, *shared)}
     return run
 
 

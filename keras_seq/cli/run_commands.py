@@ -8,50 +8,29 @@ from typing import Annotated, Any
 import typer
 
 from keras_seq._tasks import METRICS, TASKS, metric_of
-from keras_seq.cli.errors import UsageError
-from keras_seq.cli.model_commands import find_recipe
+from keras_seq.cli.errors import UsageError, check_choice, usage
 from keras_seq.cli.options import (
-    BatchSize,
-    Cache,
-    CacheLambda,
-    CacheSize,
-    CacheTheta,
+    DEFAULT_MODEL,
+    SPLITS,
     DataDir,
-    DataService,
-    DataServiceShare,
-    Debug,
-    Devices,
-    Dynamic,
-    DynamicBatches,
-    DynamicDecay,
-    DynamicRate,
-    DynamicSteps,
-    Json,
+    Model,
+    RunOrModel,
     Settings,
-    Strategy,
+    Split,
+    Variant,
     Weights,
 )
 from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
-from keras_seq.cli.sources import RunOrModel, check_source
+from keras_seq.cli.sources import check_source, find_recipe
 
-DEFAULT_MODEL = "trellisnet_python_docs"
 _SHOWN = [metric.key for metric in METRICS]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the commands to the program."""
-    app.command("train")(train)
-    app.command("evaluate")(evaluate)
-
-
+@command
 def train(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."
-        ),
-    ] = None,
+    output: Output,
+    model: Model = None,
     data_dir: DataDir = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Run folder.  [default: runs/MODEL-NUMBER]")
@@ -68,7 +47,7 @@ def train(
         typer.Option("--resume", help="Continue the run in --run-dir, or else the newest one."),
     ] = False,
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
+    variant: Variant = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe in a JSON file, instead of MODEL.")
     ] = None,
@@ -83,10 +62,33 @@ def train(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="Time between two checkpoints within an epoch.")
     ] = 120.0,
-    strategy: Strategy = None,
-    devices: Devices = None,
-    data_service: DataService = None,
-    data_service_share: DataServiceShare = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="`mirrored`: several devices of this machine; `multi_worker`: the machines of "
+            "TF_CONFIG; `one`."
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            help="How many devices, or their names: 2, or GPU:0,GPU:1.  [default: all GPUs]"
+        ),
+    ] = None,
+    data_service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Let a tf.data service make the training batches, see `keras-seq data-service`.",
+        ),
+    ] = None,
+    data_service_share: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:INDEX/COUNT",
+            help="Read the same batches as COUNT - 1 other runs that are started with this name.",
+        ),
+    ] = None,
     watch: Annotated[
         bool | None,
         typer.Option(
@@ -98,74 +100,40 @@ def train(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress; print the run folder alone.")
     ] = False,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Train a model as its recipe says; alone, a small one on Python's own documentation.
 
     Ctrl-C ends the run between two steps, saves it and exits with code 1; --resume continues it.
     With --strategy multi_worker, start the same command on every machine of TF_CONFIG.
     """
-    command(_train)(
-        json_wanted,
-        debug,
-        model=model,
-        data_dir=data_dir,
-        run_dir=run_dir,
-        epochs=epochs,
-        max_steps=max_steps,
-        seed=seed,
-        resume=resume,
-        settings=settings or [],
-        variant=variant,
-        recipe_file=recipe,
+    if resume and (settings or variant or recipe or start):
+        raise UsageError("--resume goes on with the run's own recipe: leave the other options out.")
+    if model is not None and recipe is not None:
+        raise UsageError("Give MODEL or --recipe, not both.")
+    chosen = _chosen(model, variant, recipe, resume)
+    if chosen is not None and not resume:
+        chosen = apply_settings(chosen, settings or [])
+    restore_interrupt()
+    from keras_seq import training
+
+    check_choice("--strategy", strategy, training.STRATEGIES)
+    run = training.train(
+        chosen.name if resume and chosen is not None else chosen,
+        data_dir,
+        run_dir,
+        epochs,
+        max_steps,
+        seed,
+        resume,
+        verbose=0 if quiet else "auto",
         start=start,
         checkpoint_seconds=checkpoint_seconds,
+        console=output.console,
+        watch=watch,
         strategy=strategy,
         devices=devices,
         data_service=data_service,
         data_service_share=data_service_share,
-        watch=watch,
-        quiet=quiet,
-    )
-
-
-def _train(
-    output: Output,
-    model: str | None,
-    run_dir: Path | None,
-    resume: bool,
-    settings: list[str],
-    variant: str | None,
-    recipe_file: Path | None,
-    start: Path | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    if resume and (settings or variant or recipe_file or start):
-        raise UsageError("--resume goes on with the run's own recipe: leave the other options out.")
-    if model is not None and recipe_file is not None:
-        raise UsageError("Give MODEL or --recipe, not both.")
-    recipe = _chosen(model, variant, recipe_file, resume)
-    if recipe is not None and not resume:
-        recipe = apply_settings(recipe, settings)
-    restore_interrupt()
-    from keras_seq import training
-
-    if options["strategy"] not in (None, *training.STRATEGIES):
-        raise UsageError(
-            f"--strategy must be one of: {', '.join(training.STRATEGIES)}. "
-            f"Received: {options['strategy']}."
-        )
-    name = None if recipe is None else recipe.name
-    run = training.train(
-        name if resume else recipe,
-        run_dir=run_dir,
-        resume=resume,
-        start=start,
-        verbose=0 if quiet else "auto",
-        console=output.console,
-        **options,
     )
     status = run.status
     if output.json_wanted:
@@ -191,12 +159,10 @@ def _chosen(model: str | None, variant: str | None, recipe_file: Path | None, re
         from keras_seq.zoo import Recipe
 
         what = ("a recipe", "Give a file like the recipe.json of a run.")
-        try:
+        with usage():
             text = read_text(recipe_file, *what)
             with reading(recipe_file, *what):
                 return Recipe.from_json(text)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
     if resume and model is None:
         return None
     return find_recipe(DEFAULT_MODEL if model is None else model, variant)
@@ -221,75 +187,88 @@ def _next_commands(output: Output, run) -> None:
     output.line(f"  tensorboard --logdir {folder}/logs")
 
 
+@command
 def evaluate(
+    output: Output,
     source: RunOrModel,
     data_dir: DataDir = None,
-    split: Annotated[str, typer.Option(help="`test` or `validation`.")] = "test",
+    split: Split = "test",
     weights: Weights = None,
-    batch_size: BatchSize = None,
-    dynamic: Dynamic = False,
-    dynamic_rate: DynamicRate = None,
-    dynamic_decay: DynamicDecay = None,
-    dynamic_steps: DynamicSteps = None,
-    dynamic_batches: DynamicBatches = None,
-    cache: Cache = False,
-    cache_size: CacheSize = None,
-    cache_theta: CacheTheta = None,
-    cache_lambda: CacheLambda = None,
-    json_wanted: Json = False,
-    debug: Debug = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows read at once.  [default: the recipe's]"),
+    ] = None,
+    dynamic: Annotated[
+        bool,
+        typer.Option("--dynamic", help="Dynamic evaluation: learn from the text while reading."),
+    ] = False,
+    dynamic_rate: Annotated[
+        float | None, typer.Option(min=0, help="Its learning rate.  [default: 0.002]")
+    ] = None,
+    dynamic_decay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Pull to the trained weights.  [default: 0.02]"),
+    ] = None,
+    dynamic_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of a row between two updates.  [default: the recipe's length]"
+        ),
+    ] = None,
+    dynamic_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Training batches for the gradient statistics.  [default: one epoch]"
+        ),
+    ] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Add a neural cache of the last words.")
+    ] = False,
+    cache_size: Annotated[
+        int | None, typer.Option(min=1, help="Words in it.  [default: 500]")
+    ] = None,
+    cache_theta: Annotated[
+        float | None, typer.Option(min=0, help="Its sharpness.  [default: 0.66]")
+    ] = None,
+    cache_lambda: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Its share, below 1.  [default: 0.13]"),
+    ] = None,
 ) -> None:
     """Evaluate a run, a model or a model file; every token counts exactly once.
 
     --dynamic lets a language model learn from the text as it reads, --cache gives it a memory of
     the last words. Stored weights are not changed.
     """
-    command(_evaluate)(
-        json_wanted,
-        debug,
-        source=source,
-        data_dir=data_dir,
-        split=split,
-        weights=weights,
-        batch_size=batch_size,
-        dynamic=dynamic,
-        cache=cache,
-        dynamic_settings={
+    check_choice("--split", split, SPLITS)
+    if dynamic and cache:
+        raise UsageError("Give --dynamic or --cache, not both.")
+    # The defaults of both are those of the functions in `training`.
+    adapting = _given(
+        "--dynamic",
+        dynamic,
+        {
             "--dynamic-rate": ("learning_rate", dynamic_rate),
             "--dynamic-decay": ("decay", dynamic_decay),
             "--dynamic-steps": ("steps", dynamic_steps),
             "--dynamic-batches": ("statistics_batches", dynamic_batches),
         },
-        cache_settings={
+    )
+    caching = _given(
+        "--cache",
+        cache,
+        {
             "--cache-size": ("size", cache_size),
             "--cache-theta": ("sharpness", cache_theta),
             "--cache-lambda": ("share", cache_lambda),
         },
     )
-
-
-def _evaluate(
-    output: Output,
-    source: str,
-    data_dir: Path | None,
-    split: str,
-    dynamic: bool,
-    cache: bool,
-    dynamic_settings: dict[str, tuple[str, Any]],
-    cache_settings: dict[str, tuple[str, Any]],
-    **options: Any,
-) -> None:
-    if split not in ("test", "validation"):
-        raise UsageError(f"--split must be test or validation. Received: {split}.")
-    if dynamic and cache:
-        raise UsageError("Give --dynamic or --cache, not both.")
-    adapting = _given("--dynamic", dynamic, dynamic_settings)
-    caching = _given("--cache", cache, cache_settings)
     if caching.get("share", 0) >= 1:
         raise UsageError(f"--cache-lambda must be below 1. Received: {caching['share']}.")
     check_source(source)
     from keras_seq import training
 
+    options = {"weights": weights, "batch_size": batch_size}
     if dynamic:
         figures = training.evaluate_dynamic(source, data_dir, split, **options, **adapting)
     elif cache:

@@ -6,32 +6,22 @@ from typing import Annotated
 
 import typer
 
-from keras_seq.cli.options import Debug, Json
 from keras_seq.cli.output import Output, command, restore_interrupt
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("data-service")(data_service)
-
-
+@command
 def data_service(
+    output: Output,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 5050,
     host: Annotated[
         str, typer.Option(help="Name under which the trainers reach this machine.")
     ] = "localhost",
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Run a tf.data service that makes the batches of `keras-seq train --data-service ADDRESS`.
 
     It runs until Ctrl-C or SIGTERM. It needs no data: the trainers send it their pipelines. It has
     no password, so let only the trainers' network reach it.
     """
-    command(_data_service)(json_wanted, debug, port=port, host=host)
-
-
-def _data_service(output: Output, port: int, host: str) -> None:
     restore_interrupt()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     from keras_seq import training

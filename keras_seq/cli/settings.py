@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from keras_seq.cli.errors import UsageError
+from keras_seq.cli.errors import UsageError, usage
 
 FIXED = (
     "name",
@@ -40,10 +40,8 @@ def apply_settings(recipe, settings: Iterable[str]):
         full = _full_key(key.strip(), known)
         value = _value(text)
         _check_type(full, value, known.get(full))
-        try:
+        with usage(ValueError, KeyError, of=f"--set {setting}: "):
             recipe = recipe.replace(**{full: value})
-        except (ValueError, KeyError) as error:
-            raise UsageError(f"--set {setting}: {error}") from None
         if full.startswith("optimizer."):
             changed = setting
     if changed is not None:
@@ -55,10 +53,8 @@ def _check_optimizer(recipe, setting: str) -> None:
     """Makes the optimizer, which knows its own options, before any data are read."""
     from keras_seq.training.building import build_optimizer
 
-    try:
+    with usage(ValueError, TypeError, of=f"--set {setting}: "):
         build_optimizer(recipe.optimizer, length=recipe.data.length)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"--set {setting}: {error}") from None
 
 
 def known_keys(recipe) -> dict[str, Any]:

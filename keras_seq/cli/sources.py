@@ -1,28 +1,24 @@
-"""What commands read models from: runs, models of the zoo, model files."""
+"""What commands read recipes and models from: the zoo, runs, model files."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+from keras_seq.cli.errors import usage
 
-from keras_seq.cli.errors import UsageError
 
-RunOrModel = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN|MODEL", help="A run folder, a model's name, or a .weights.h5 or .keras file."
-    ),
-]
+def find_recipe(name: str, variant: str | None = None):
+    """The recipe of a model's name; a `UsageError` for an unknown one."""
+    from keras_seq import zoo
+
+    with usage():
+        return zoo.recipe(name, variant)
 
 
 def check_source(source: str) -> None:
     """A `UsageError` for what is neither a run nor a file nor a model."""
     from keras_seq.training import opening
 
-    try:
+    with usage():
         opening.check_source(source)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
 
 def open_source(source: str, weights: str | None, data_dir: Path | None):

@@ -9,27 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_seq.cli.errors import UsageError
-from keras_seq.cli.model_commands import find_recipe
-from keras_seq.cli.options import DataDir, Debug, Json, Settings
+from keras_seq.cli.errors import UsageError, check_choice, usage
+from keras_seq.cli.options import DEFAULT_MODEL, DataDir, Model, Settings, Variant
 from keras_seq.cli.output import FAILED, Output, command, restore_interrupt
 from keras_seq.cli.settings import apply_settings
-
-DEFAULT_MODEL = "trellisnet_python_docs"
-
-
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("tune")(tune)
+from keras_seq.cli.sources import find_recipe
 
 
+@command
 def tune(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]", help=f"A model's name; {DEFAULT_MODEL} if there is none."
-        ),
-    ] = None,
+    output: Output,
+    model: Model = None,
     tuner: Annotated[
         str | None,
         typer.Option(help="`random`, `hyperband` or `bayesian`.  [default: random]"),
@@ -70,7 +60,7 @@ def tune(
         typer.Option("--resume", help="Go on with the search in --run-dir, or else the newest."),
     ] = False,
     settings: Settings = None,
-    variant: Annotated[str | None, typer.Option(help="A named variant of the recipe.")] = None,
+    variant: Variant = None,
     strategy: Annotated[
         str | None, typer.Option(help="`mirrored`: train each trial on several devices.")
     ] = None,
@@ -80,79 +70,52 @@ def tune(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress; print the search folder alone.")
     ] = False,
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Search for better settings of a model's recipe, trial by trial.
 
     Ctrl-C ends the search and exits with code 1; --resume continues it. The best recipe is written
     to best_recipe.json, which `keras-seq train --recipe` takes.
     """
-    command(_tune)(
-        json_wanted,
-        debug,
-        model=model,
-        space_file=space,
-        show_space=show_space,
-        run_dir=run_dir,
-        resume=resume,
-        settings=settings or [],
-        variant=variant,
-        devices=devices,
-        quiet=quiet,
-        tuner=tuner,
-        trials=trials,
-        epochs=epochs,
-        max_steps=max_steps,
-        max_parameters=max_parameters,
-        objective=objective,
-        data_dir=data_dir,
-        seed=seed,
-        strategy=strategy,
-    )
-
-
-def _tune(
-    output: Output,
-    model: str | None,
-    space_file: Path | None,
-    show_space: bool,
-    run_dir: Path | None,
-    resume: bool,
-    settings: list[str],
-    variant: str | None,
-    devices: str | None,
-    quiet: bool,
-    **options: Any,
-) -> None:
-    if resume and (settings or variant or space_file):
+    if resume and (settings or variant or space):
         raise UsageError("--resume goes on with the search as it was begun: leave the others out.")
     recipe = None
     if not (resume and model is None):
         recipe = find_recipe(DEFAULT_MODEL if model is None else model, variant)
-        recipe = apply_settings(recipe, settings)
+        recipe = apply_settings(recipe, settings or [])
     from keras_seq import tuning
+    from keras_seq.tuning.tuners import NAMES
 
-    _check_names(tuning, options)
-    space = None if space_file is None else _space(tuning, space_file)
+    check_choice("--tuner", tuner, NAMES)
+    with usage(OSError, ValueError):
+        if objective is not None:
+            tuning.objective(objective)
+        searched = None if space is None else tuning.load_space(space)
     if show_space:
         from keras_seq.tuning.space import to_json
 
         if recipe is None:
             raise UsageError("--show-space needs a MODEL.")
-        output.document(to_json(tuning.space(recipe) if space is None else space))
+        output.document(to_json(tuning.space(recipe) if searched is None else searched))
         return
     restore_interrupt()
     try:
         results = tuning.search(
             recipe,
+            tuner,
+            trials,
+            epochs,
+            objective=objective,
+            space=searched,
+            data_dir=data_dir,
             run_dir=run_dir,
+            max_steps=max_steps,
+            max_parameters=max_parameters,
+            seed=seed,
             resume=resume,
-            space=space,
+            strategy=strategy,
             devices=None if devices is None else devices.split(","),
             verbose=0 if quiet else 1,
             console=output.console,
-            **options,
         )
     except KeyboardInterrupt:
         where = "" if run_dir is None else f" --run-dir {shlex.quote(str(run_dir))}"
@@ -165,27 +128,6 @@ def _tune(
         output.line(str(results.folder))
     else:
         _show(output, results)
-
-
-def _check_names(tuning, options: dict[str, Any]) -> None:
-    from keras_seq.tuning.tuners import NAMES
-
-    if options["tuner"] not in (None, *NAMES):
-        raise UsageError(
-            f"--tuner must be one of: {', '.join(NAMES)}. Received: {options['tuner']}."
-        )
-    if options["objective"] is not None:
-        try:
-            tuning.objective(options["objective"])
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-
-
-def _space(tuning, file: Path):
-    try:
-        return tuning.load_space(file)
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from None
 
 
 def _document(results) -> dict[str, Any]:

@@ -1,23 +1,20 @@
 """The command `weights`: what ships with the package, and packing more."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from keras_seq._tasks import FIGURES
 from keras_seq.cli.errors import UsageError
-from keras_seq.cli.options import DataDir, Debug, Json
+from keras_seq.cli.options import DataDir
 from keras_seq.cli.output import Output, command
 
 
-def add_to(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("weights")(weights)
-
-
+@command
 def weights(
+    output: Output,
     run: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="A run folder whose weights to pack.")
     ] = None,
@@ -30,31 +27,17 @@ def weights(
     data_dir: DataDir = None,
     force: Annotated[bool, typer.Option("--force", help="Replace weights of this name.")] = False,
     note: Annotated[str, typer.Option(help="A sentence for the model card.")] = "",
-    json_wanted: Json = False,
-    debug: Debug = False,
 ) -> None:
     """List the trained weights that ship with the package; with RUN, pack those of a run.
 
     Packed weights are in half precision. They are evaluated as packed, and a model card says on
     which data, with which command and to which figures they were trained.
     """
-    command(_weights)(
-        json_wanted,
-        debug,
-        run=run,
-        name=name,
-        to=to,
-        data_dir=data_dir,
-        force=force,
-        note=note,
-    )
-
-
-def _weights(output: Output, run: Path | None, name: str | None, **options: Any) -> None:
     if run is None:
-        given = next((key for key, value in {"name": name, **options}.items() if value), None)
+        options = {"name": name, "to": to, "data-dir": data_dir, "force": force, "note": note}
+        given = next((option for option, value in options.items() if value), None)
         if given is not None:
-            raise UsageError(f"--{given.replace('_', '-')} needs a RUN to pack.")
+            raise UsageError(f"--{given} needs a RUN to pack.")
         _list(output)
         return
     if name is None:
@@ -63,7 +46,7 @@ def _weights(output: Output, run: Path | None, name: str | None, **options: Any)
         raise UsageError(f"{run} is no run folder.")
     from keras_seq import training
 
-    packed = training.pack_weights(run, name, **options)
+    packed = training.pack_weights(run, name, to, data_dir=data_dir, force=force, note=note)
     if output.json_wanted:
         output.document(packed.manifest | {"folder": str(packed.folder)})
         return

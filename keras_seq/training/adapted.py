@@ -62,7 +62,7 @@ def evaluate_dynamic(
                 f"Received: {data.name} without a training split. Give its files."
             )
         statistics = gradient_statistics(model, data.epoch(0), statistics_batches)
-        return dynamic_evaluate(model, getattr(data, split), statistics, **settings)
+        return dynamic_evaluate(model, data.split(split), statistics, **settings)
 
     changes = _changes(batch_size, steps)
     opened, data = open_split(source, data_dir, split, weights=weights, data=data, **changes)
@@ -105,7 +105,7 @@ def evaluate_cached(
     settings = {"size": size, "sharpness": sharpness, "share": share}
 
     def figures(model: LanguageModel, data: Data) -> dict[str, Any]:
-        return cache_evaluate(model, getattr(data, split), **settings)
+        return cache_evaluate(model, data.split(split), **settings)
 
     changes = _changes(batch_size, None)
     opened, data = open_split(source, data_dir, split, weights=weights, data=data, **changes)

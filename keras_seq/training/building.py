@@ -18,6 +18,11 @@ def as_recipe(recipe: Recipe | str) -> Recipe:
     return zoo.recipe(recipe) if isinstance(recipe, str) else recipe
 
 
+def name_of(recipe: Recipe | str | None) -> str | None:
+    """The name of a model of the zoo, by its recipe or itself; `None` for none."""
+    return recipe.name if isinstance(recipe, Recipe) else recipe
+
+
 @contextlib.contextmanager
 def precision(recipe: Recipe) -> Iterator[None]:
     """Makes the recipe's dtype policy Keras' own for a while."""

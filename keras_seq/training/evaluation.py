@@ -80,8 +80,7 @@ def open_split(
         raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}.")
     opened = open_model(source, weights, data_dir)
     data = opened.data(**changes) if data is None else data
-    if getattr(data, split) is None:
-        raise ValueError(f"{data.name} has no {split} split. Give its files, or another split.")
+    data.split(split)
     _check_vocabulary(opened.recipe, data)
     return opened, data
 
@@ -108,7 +107,7 @@ def describe(
 
 def evaluate_model(model: keras.Model, data: Data, split: str) -> dict[str, Any]:
     """Loss and metrics of a compiled model on a split, and the exact `tokens` or `examples`."""
-    dataset = getattr(data, split)
+    dataset = data.split(split)
     figures = model.evaluate(dataset, return_dict=True, verbose=0)
     figures = {name: float(value) for name, value in figures.items()}
     if "tokens" in figures:

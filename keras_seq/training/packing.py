@@ -82,7 +82,7 @@ def _fill(folder: Path, name: str, run: Run, model: keras.Model, data: Data, not
     figures = {
         split: evaluate_model(packed, data, split)
         for split in ("validation", "test")
-        if getattr(data, split) is not None
+        if data.splits[split] is not None
     }
     status = run.status
     manifest: dict[str, Any] = {

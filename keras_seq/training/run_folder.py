@@ -46,8 +46,8 @@ def choose(
 def _resumed(run: Run, given: Recipe | str | None, epochs: int | None, seed: int | None) -> Recipe:
     """The recipe of a run that goes on; only its length may change."""
     recipe = run.recipe
-    name = given if isinstance(given, str) else getattr(given, "name", recipe.name)
-    if name != recipe.name:
+    name = building.name_of(given)
+    if name not in (None, recipe.name):
         raise ValueError(f"{run.folder} holds a run of {recipe.name}, not of {name}.")
     if isinstance(given, Recipe):
         expected = replace(given, epochs=recipe.epochs, seed=recipe.seed)
@@ -122,6 +122,6 @@ def find(recipe: Recipe | str | None, run_dir: str | Path | None) -> Path | None
     """The folder of the run that is to go on: the given one, or else the newest of the recipe."""
     if run_dir is not None:
         return Path(run_dir)
-    name = recipe if isinstance(recipe, str) else getattr(recipe, "name", None)
+    name = building.name_of(recipe)
     runs = [file.parent for file in RUNS.glob(f"{name or '*'}-[0-9]*/recipe.json")]
     return max(runs, key=lambda run: run.stat().st_mtime, default=None)

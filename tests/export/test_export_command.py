@@ -44,8 +44,8 @@ def test_options_reach_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--weights-as", "int4"), "--weights-as must be one of int8, bfloat16. Received: int4."),
-        (("--format", "onnx"), "--format must be one of savedmodel, litert. Received: onnx."),
+        (("--weights-as", "int4"), "--weights-as must be one of: int8, bfloat16. Received: int4."),
+        (("--format", "onnx"), "--format must be one of: savedmodel, litert. Received: onnx."),
         (("--format", "litert", "--weights-as", "bfloat16"), "int8 or none. Received: bfloat16."),
         (("--top-k", "0"), "--top-k"),
         (("--version", "0"), "--version"),
