@@ -11,7 +11,7 @@ from small import PARTS as PARTS
 
 from keras_seq import layers
 from keras_seq._frozen_parts import FrozenParts
-from keras_seq.layers.causal_layer import CausalLayer, EquilibriumCell
+from keras_seq.layers import CausalLayer, EquilibriumCell
 
 WIDTH = 8  # of the input
 
@@ -43,7 +43,7 @@ def call_part(layer, x):
 def public_layers() -> set[str]:
     """The names of all public layers that take floats and have weights or state."""
     found = {name: getattr(layers, name) for name in layers.__all__}
-    abstract = {CausalLayer, layers.SoftmaxHead}
+    abstract = {CausalLayer, EquilibriumCell, layers.SoftmaxHead}
     without = {"AdaptiveEmbedding", "EmbeddingDropout", "VariationalDropout"}
     return {
         name

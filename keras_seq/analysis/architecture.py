@@ -194,6 +194,8 @@ def _facts(layer: Any) -> tuple[str, ...]:
     own = layer.facts if isinstance(layer, Outlined) else ()
     for name in (*_SIZES, *own, *_MANNERS):
         value = config.get(name)
+        if isinstance(value, dict) and name in own:
+            value = value["class_name"]
         if isinstance(value, dict) or any(value is s or value == s for s in _SILENT):
             continue
         if isinstance(value, list | tuple):

@@ -1,5 +1,6 @@
 """Loading the weights of the reference implementations into layers and models."""
 
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -158,7 +159,7 @@ def load_reference(model: Any, arrays_or_path: Any) -> dict[str, tuple[str, ...]
     )
     ```
     """
-    needed = sum(weight.shape.num_elements() for weight in model.weights)
+    needed = sum(math.prod(weight.shape) for weight in model.weights)
     # In double precision, with the arrays that are not used here: gradients, averages, buffers.
     bindings = bind(model, read_arrays(arrays_or_path, SLACK + 64 * needed))
     for binding in bindings:

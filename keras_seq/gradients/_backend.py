@@ -1,4 +1,4 @@
-"""What differentiation needs of the backend; there is TensorFlow's only."""
+"""What differentiation needs of the backend: TensorFlow's here, JAX's in `_jax`."""
 
 import contextlib
 from collections.abc import Callable
@@ -6,12 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_seq.gradients.once import once
+from keras_seq.gradients.once import ONCE, once
 
-_ONCE = (
-    "A second derivative through an equilibrium is not supported: its gradient has no derivative "
-    'of its own. Use `gradient="unrolled"`.'
-)
 Weights = list[tuple[Any, Any]]  # variables and their values
 
 if keras.backend.backend() == "tensorflow":
@@ -39,15 +35,34 @@ if keras.backend.backend() == "tensorflow":
         def identity(value):
             def given(upstream):
                 # The tensor stands for all that the gradient depends on: so does the tensor.
-                return once(lambda: gradient(upstream), _ONCE)(upstream, tensor)
+                return once(lambda: gradient(upstream), ONCE)(upstream, tensor)
 
             return tf.identity(value), given
 
         return identity(tensor)
 
-    def once_differentiable(tensor) -> Any:
-        """The tensor itself; a second derivative through it is refused."""
-        return with_gradient(tensor, lambda upstream: upstream)
+    def with_adjoint(f, z, adjoint) -> Any:
+        """f(z), whose gradient is that of f with another tensor in place of the incoming one.
+
+        Once differentiable.
+
+        Args:
+            f: a function of z and of what it reads from around it; gradients flow to the latter.
+            z: where to evaluate it.
+            adjoint: from the incoming gradient, and a function that multiplies with the Jacobian of
+                f at z, u to Jᵀ u, to that tensor.
+        """
+        value, transpose_product = recorded(f, z)
+        return with_gradient(value, lambda upstream: adjoint(upstream, transpose_product))
+
+    def once_differentiable(f, z) -> Any:
+        """f(z); a second derivative through it is refused."""
+        return with_gradient(f(z), lambda upstream: upstream)
+
+    def detached(f, z) -> Callable:
+        """f for a loop that is not differentiated."""
+        del z
+        return f
 
     def if_drawn(predicate, function, tensors) -> Any:
         """`function()`, a float32 or float64 scalar of `tensors`, if the predicate holds, else 0.
@@ -109,6 +124,11 @@ if keras.backend.backend() == "tensorflow":
             values = [finite_gradient(value) for value in values]
         return list(zip(variables, values, strict=True))
 
+    def outer_values(variables) -> Weights:
+        """What a scope that replaces variables must hand on: nothing, variables hold it."""
+        del variables
+        return []
+
     def unrecorded() -> contextlib.AbstractContextManager:
         """A context in which no tape records: eager solves would keep every iterate.
 
@@ -121,24 +141,45 @@ if keras.backend.backend() == "tensorflow":
             return contextlib.nullcontext()
         return stop_recording()
 
+elif keras.backend.backend() == "jax":
+    from keras_seq.gradients._jax import detached as detached
+    from keras_seq.gradients._jax import finite_gradient as finite_gradient
+    from keras_seq.gradients._jax import if_drawn as if_drawn
+    from keras_seq.gradients._jax import once_differentiable as once_differentiable
+    from keras_seq.gradients._jax import outer_values as outer_values
+    from keras_seq.gradients._jax import read_weights as read_weights
+    from keras_seq.gradients._jax import recorded as recorded
+    from keras_seq.gradients._jax import unrecorded as unrecorded
+    from keras_seq.gradients._jax import with_adjoint as with_adjoint
+
 else:
-    _NEEDS_TENSORFLOW = "Gradients of equilibria need Keras' TensorFlow backend."
+
+    def _refused() -> NotImplementedError:
+        return NotImplementedError(
+            "Gradients of equilibria need Keras' TensorFlow or JAX backend. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()!r}."
+        )
 
     def recorded(f, z) -> tuple[Any, Callable]:
         """Refuses: there is no product with a Jacobian that all backends have."""
-        raise NotImplementedError(_NEEDS_TENSORFLOW)
+        raise _refused()
 
-    def with_gradient(tensor, gradient) -> Any:
-        """Refuses: other backends need other forms of a custom gradient."""
-        raise NotImplementedError(_NEEDS_TENSORFLOW)
-
-    def once_differentiable(tensor) -> Any:
-        """The tensor itself."""
-        return tensor
+    def with_adjoint(f, z, adjoint) -> Any:
+        """Refuses, as `recorded` does."""
+        raise _refused()
 
     def if_drawn(predicate, function, tensors) -> Any:
         """Refuses, as `recorded` does."""
-        raise NotImplementedError(_NEEDS_TENSORFLOW)
+        raise _refused()
+
+    def once_differentiable(f, z) -> Any:
+        """f(z), with its ordinary gradient."""
+        return f(z)
+
+    def detached(f, z) -> Callable:
+        """f itself."""
+        del z
+        return f
 
     def finite_gradient(tensor) -> Any:
         """The tensor itself."""
@@ -149,6 +190,11 @@ else:
         del variables, guard
         return None
 
+    def outer_values(variables) -> Weights:
+        """Nothing."""
+        del variables
+        return []
+
     def unrecorded() -> contextlib.AbstractContextManager:
-        """Nothing to stop: other backends differentiate functions, not recordings."""
+        """Nothing to stop."""
         return contextlib.nullcontext()

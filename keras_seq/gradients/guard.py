@@ -23,12 +23,13 @@ class GuardedCell:
     def __init__(self, run, cell, context, guard: bool = True):
         self._run = run
         self._weights = _backend.read_weights(cell.trainable_variables, guard)
+        self._others = _backend.outer_values(cell.non_trainable_variables)
         self._context = keras.tree.map_structure(_guarded, context) if guard else context
 
     def __call__(self, z):
         if self._weights is None:
             return self._run(z, self._context)
-        with keras.StatelessScope(self._weights):
+        with keras.StatelessScope([*self._weights, *self._others]):
             return self._run(z, self._context)
 
     @property
@@ -58,7 +59,7 @@ def advance_state(run, cell, z, context):
     variables = cell.non_trainable_variables
     if not variables or _backend.read_weights(variables, False) is None:
         return
-    with keras.StatelessScope() as scope:
+    with keras.StatelessScope(_backend.outer_values(cell.variables)) as scope:
         run(z, context)
     for variable in variables:
         update = scope.get_current_value(variable)

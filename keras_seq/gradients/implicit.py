@@ -26,8 +26,10 @@ def find_equilibrium(
     Returns:
         A `keras_seq.solvers.Solution` that carries no gradient.
     """
+    z0 = ops.stop_gradient(z0)
     with _backend.unrecorded():
-        solution = solve(f, ops.stop_gradient(z0), solver, max_steps, tolerance, stop, keep=keep)
+        f = _backend.detached(f, z0)
+        solution = solve(f, z0, solver, max_steps, tolerance, stop, keep=keep)
     # The residual too: else a branch around the solve would differentiate its loop.
     return solution._replace(
         value=ops.stop_gradient(solution.value),
@@ -69,22 +71,21 @@ def attach_implicit_gradient(
     >>> bool(np.allclose(attach_implicit_gradient(f, z), 2.0, atol=1e-4))
     True
     """
-    value, transpose_product = _backend.recorded(f, ops.stop_gradient(equilibrium))
 
-    def gradient(upstream):
+    def adjoint(upstream, transpose_product):
         # The problem is linear, so a relative tolerance is an absolute one at length one. Measured
         # so, an iterate that grows without bound is never the best one.
         length = _lengths(upstream) if stop == "relative" else ops.ones((), upstream.dtype)
         start = upstream / length
 
-        def adjoint(u):
+        def problem(u):
             return start + transpose_product(u)
 
         with _backend.unrecorded():
-            found = solve(adjoint, start, solver, max_steps, tolerance, "absolute")
+            found = solve(problem, start, solver, max_steps, tolerance, "absolute")
         return found.value * length
 
-    return _backend.with_gradient(value, gradient)
+    return _backend.with_adjoint(f, ops.stop_gradient(equilibrium), adjoint)
 
 
 def _lengths(tensor):

@@ -2,6 +2,11 @@
 
 from keras import ops
 
+ONCE = (
+    "A second derivative through an equilibrium is not supported: its gradient has no derivative "
+    'of its own. Use `gradient="unrolled"`.'
+)
+
 
 def once(function, message: str):
     """Makes a gradient of a function without arguments; differentiating it again is refused.

@@ -25,8 +25,11 @@ def phantom_steps(f, equilibrium, steps: int = 1, damping: float = 0.0):
     >>> float(phantom_steps(lambda z: 0.5 * z + 1.0, np.full((1, 1), 2.0), steps=3)[0, 0])
     2.0
     """
-    value = unrolled_steps(f, ops.stop_gradient(equilibrium), steps, damping)
-    return _backend.once_differentiable(value)
+
+    def applied(z):
+        return unrolled_steps(f, z, steps, damping)
+
+    return _backend.once_differentiable(applied, ops.stop_gradient(equilibrium))
 
 
 def unrolled_steps(f, z, steps: int, damping: float = 0.0):

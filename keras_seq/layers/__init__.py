@@ -8,6 +8,14 @@ from keras_seq.layers.deep_equilibrium import DeepEquilibrium as DeepEquilibrium
 from keras_seq.layers.deq_transformer_cell import DEQTransformerCell as DEQTransformerCell
 from keras_seq.layers.deq_trellis_cell import DEQTrellisCell as DEQTrellisCell
 from keras_seq.layers.embedding_dropout import EmbeddingDropout as EmbeddingDropout
+from keras_seq.layers.equilibrium_cell import EquilibriumCell as EquilibriumCell
+from keras_seq.layers.equilibrium_gradients import Implicit as Implicit
+from keras_seq.layers.equilibrium_gradients import OneStep as OneStep
+from keras_seq.layers.equilibrium_gradients import Phantom as Phantom
+from keras_seq.layers.equilibrium_gradients import Unrolled as Unrolled
+from keras_seq.layers.equilibrium_options import FixedPointCorrection as FixedPointCorrection
+from keras_seq.layers.equilibrium_options import JacobianRegularization as JacobianRegularization
+from keras_seq.layers.equilibrium_options import Pretraining as Pretraining
 from keras_seq.layers.feed_forward import FeedForward as FeedForward
 from keras_seq.layers.grouped_linear import GroupedLinear as GroupedLinear
 from keras_seq.layers.keras_recurrent import KerasRecurrent as KerasRecurrent
@@ -50,16 +58,23 @@ __all__ = [
     "DEQTrellisCell",
     "DeepEquilibrium",
     "EmbeddingDropout",
+    "EquilibriumCell",
     "FeedForward",
+    "FixedPointCorrection",
     "GRUGates",
     "GroupedLinear",
+    "Implicit",
+    "JacobianRegularization",
     "KerasRecurrent",
     "LSTM",
     "LSTMGates",
     "LocalRNN",
     "MixtureOfSoftmaxes",
+    "OneStep",
     "PRU",
     "PRUCell",
+    "Phantom",
+    "Pretraining",
     "PyramidalTransform",
     "RNNGates",
     "RTransformer",
@@ -76,6 +91,7 @@ __all__ = [
     "TransformerXL",
     "TrellisNet",
     "UnbiasedLayerNormalization",
+    "Unrolled",
     "VariationalDropout",
     "recorded_attention",
     "weight_drop",

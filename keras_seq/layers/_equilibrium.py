@@ -1,6 +1,4 @@
-"""Parts of the deep equilibrium layer: unrolling, chunks of a sequence, checks of options."""
-
-import numbers
+"""Parts of the deep equilibrium layer: unrolling, and chunks of a sequence."""
 
 import keras
 from keras import ops
@@ -8,7 +6,7 @@ from keras import ops
 from keras_seq import gradients
 from keras_seq._dtypes import largest
 from keras_seq.solvers import Status
-from keras_seq.solvers.driver import check_limits, infinite_at
+from keras_seq.solvers.driver import infinite_at
 
 
 def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str, keep=()):
@@ -67,6 +65,27 @@ def finite_samples(outputs, fallback, status=None):
     return ops.where(finite, outputs, ops.cast(fallback, outputs.dtype))
 
 
+def corrected(f, kept, outputs, wanted):
+    """Outputs (b, m, ...) of one application of the cell to each iterate that was kept.
+
+    Args:
+        f: from z to z.
+        kept: m iterates, without gradient.
+        outputs: the part of z that is the output.
+        wanted: a boolean scalar; the answer is zeros where it is false. `None` for true.
+    """
+
+    def applied():
+        return ops.stack([outputs(finite_samples(f(z), z)) for z in kept], axis=1)
+
+    if wanted is None:
+        return applied()
+    one = outputs(kept[0])
+    shape = ops.shape(one)
+    nothing = (shape[0], len(kept), *shape[1:])
+    return ops.cond(wanted, applied, lambda: ops.zeros(nothing, one.dtype))
+
+
 def merged(first, second):
     """What the solver says of two chunks: the worst of both, and their steps together.
 
@@ -82,6 +101,13 @@ def merged(first, second):
         "steps": ops.maximum(first["steps"], second["steps"]),
         "status": ops.where(done, second["status"], first["status"]),
     }
+
+
+def solution_spec(z) -> dict[str, keras.KerasTensor]:
+    """What the solver says, symbolically, for a symbolic equilibrium z."""
+    wide = "float64" if z.dtype == "float64" else "float32"
+    kinds = {"residual": wide, "steps": "int32", "status": "int32"}
+    return {name: keras.KerasTensor(z.shape[:1], dtype) for name, dtype in kinds.items()}
 
 
 def chunks(x, length, *others):
@@ -119,47 +145,3 @@ def first_shape(shape) -> tuple:
 def first_given(*values):
     """The first value that is not `None`."""
     return next(value for value in values if value is not None)
-
-
-def check_options(layer) -> None:
-    """Refuses options of a `DeepEquilibrium` that are out of range."""
-    check_limits(layer.max_steps, layer.tolerance, layer.stop)
-    for limit, tolerance, names in (
-        (layer.inference_max_steps, 0, ("inference_max_steps", "tolerance", "stop")),
-        (
-            layer.backward_max_steps,
-            layer.backward_tolerance,
-            ("backward_max_steps", "backward_tolerance", "stop"),
-        ),
-        (layer.subsequence_length, 0, ("subsequence_length", "tolerance", "stop")),
-    ):
-        check_limits(first_given(limit, 1), first_given(tolerance, 0), layer.stop, names)
-    for name, least in (
-        ("phantom_steps", 1),
-        ("pretrain_steps", 0),
-        ("pretrain_levels", 1),
-        ("jacobian_weight", 0),
-        ("jacobian_probes", 1),
-    ):
-        value = getattr(layer, name)
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}.")
-    for name, inside in (
-        ("damping", 0 <= layer.damping < 1),
-        ("jacobian_frequency", 0 <= layer.jacobian_frequency <= 1),
-        ("correction_frequency", 0 <= layer.correction_frequency <= 1),
-        ("correction_decay", 0 <= layer.correction_decay <= 1),
-    ):
-        if not inside:
-            raise ValueError(
-                f"`{name}` must be between 0 and 1. Received: {name}={getattr(layer, name)}."
-            )
-    steps = layer.correction_steps
-    if (
-        any(not isinstance(step, numbers.Integral) or step < 1 for step in steps)
-        or sorted(set(steps)) != steps
-    ):
-        raise ValueError(
-            "`correction_steps` must be growing positive integers. "
-            f"Received: correction_steps={steps}."
-        )

@@ -81,15 +81,6 @@ class CheckedLayer(FrozenParts, Outlined, keras.layers.Layer):
             )
 
 
-class EquilibriumCell(CheckedLayer):
-    """Abstract base of the cells of a `DeepEquilibrium`, called as `cell(z, x)`: x is checked."""
-
-    axes = ("b", "t", "d")
-
-    def __call__(self, z, x, *args, **kwargs):
-        return keras.layers.Layer.__call__(self, z, self.checked(x), *args, **kwargs)
-
-
 class CausalLayer(CheckedLayer):
     """Abstract base of causal layers: the contract of what can be the core of a model.
 

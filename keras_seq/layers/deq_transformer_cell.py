@@ -6,7 +6,8 @@ from keras import ops
 from keras_seq._arguments import check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import EquilibriumCell, check_exact
+from keras_seq.layers.causal_layer import check_exact
+from keras_seq.layers.equilibrium_cell import EquilibriumCell
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.layers.relative_attention import (
     RelativeAttention,
@@ -154,6 +155,11 @@ class DEQTransformerCell(EquilibriumCell):
     def span(self) -> int | None:
         """How many steps a step sees."""
         return self.attention.span
+
+    @property
+    def state_units(self) -> int:
+        """Width of z, `units`."""
+        return self.units
 
     @property
     def output_units(self) -> int:
@@ -348,16 +354,6 @@ class DEQTransformerCell(EquilibriumCell):
         if self.normalize_first:
             return Residual((norm, self.attention)), norm, Residual((feed_forward,))
         return Residual((self.attention,)), norm, Residual((feed_forward,)), norm
-
-    def call(self, z, x, training=None, initial_state=None, masks=None):
-        return self.iterate(z, self.prepare(x, training, initial_state, masks))
-
-    def outputs(self, z):
-        """The output of an equilibrium: all of it."""
-        return z
-
-    def compute_output_shape(self, z_shape, x_shape=None):
-        return z_shape
 
     def get_config(self):
         return {

@@ -6,7 +6,7 @@ from keras import ops
 from keras_seq._arguments import check_choice, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
-from keras_seq.layers.causal_layer import EquilibriumCell
+from keras_seq.layers.equilibrium_cell import EquilibriumCell
 from keras_seq.ops.lstm import Gates, lstm_step
 from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
@@ -291,14 +291,11 @@ class DEQTrellisCell(EquilibriumCell):
         h, c, _ = lstm_step(Gates(i, f, g, o), past)
         return ops.concatenate([h, c], axis=-1)
 
-    def call(self, z, x, training=None, initial_state=None):
-        return self.iterate(z, self.prepare(x, training, initial_state))
-
     def outputs(self, z):
         """The output channels of a state, (b, t, output_units)."""
         return z[..., self.units : self.width]
 
-    def compute_output_shape(self, z_shape, x_shape):
+    def compute_output_shape(self, z_shape, x_shape=None):
         return z_shape
 
     def get_config(self):

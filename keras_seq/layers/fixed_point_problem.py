@@ -1,0 +1,132 @@
+"""The cell of a deep equilibrium layer as a function of z alone, and its fixed point."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_seq import gradients, solvers
+from keras_seq.layers._equilibrium import first_given
+from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.equilibrium_cell import AdaptedCell
+
+
+class FixedPointProblem(CausalLayer):
+    """Abstract base of `DeepEquilibrium`: z = f(z) for an input, and its solution alone.
+
+    Attributes:
+        cell: the layer f.
+        units: width of z, if it was given.
+        state_units: width of z, of a built layer.
+        solver: of `keras_seq.solvers`.
+        max_steps: the most solver steps in training.
+        inference_max_steps: the most outside of training; `None` for `max_steps`.
+        tolerance: of the residual.
+        stop: `"relative"` or `"absolute"`.
+        seed: of the power iteration of `spectral_radius`.
+    """
+
+    cell: Any
+    units: int | None
+    state_units: int
+    solver: solvers.Solver
+    max_steps: int
+    inference_max_steps: int | None
+    tolerance: float
+    stop: str
+    seed: int | None
+    _adapted: AdaptedCell | None
+
+    def contract(self) -> Any:
+        """The cell, or what stands before it where it is no `EquilibriumCell`."""
+        return self.cell if self._adapted is None else self._adapted
+
+    @property
+    def stateful_cell(self) -> bool:
+        """Whether the cell has state."""
+        return self.contract().has_state
+
+    # The solution alone
+
+    def solve(self, x, initial_state=None, initial_guess=None, training=False, trace=False):
+        """Solves for the equilibrium and returns all that the solver knows, without gradients.
+
+        The whole sequence is solved at once, whatever `subsequence_length` is.
+
+        Args:
+            x: as in a call.
+            initial_state: as in a call.
+            initial_guess: as in a call.
+            training: as in a call.
+            trace: also return the residuals of all steps.
+
+        Returns:
+            A `keras_seq.solvers.Solution`.
+        """
+        f, z0 = self.function(x, initial_state, initial_guess, training)
+        limit = self._limit(training)
+        return solvers.solve(f, z0, self.solver, limit, self.tolerance, self.stop, trace)
+
+    def function(self, x, initial_state=None, initial_guess=None, training=False):
+        """The cell as a function of z alone, and the z to start from.
+
+        Args:
+            x: as in a call.
+            initial_state: as in a call.
+            initial_guess: as in a call.
+            training: as in a call.
+        """
+        x = keras.tree.map_structure(self._compute_type, x)
+        if not self.built:
+            self.build(keras.tree.map_structure(lambda t: tuple(t.shape), x))
+        z0 = self._start(x) if initial_guess is None else self._compute_type(initial_guess)
+        return self._function(x, training, self._state(x, initial_state, False)), z0
+
+    def spectral_radius(self, x, steps=50, initial_state=None, training=False):
+        """The spectral radius of ∂f/∂z at the equilibrium of each sample, (b,).
+
+        Args:
+            x: as in a call.
+            steps: of the power iteration.
+            initial_state: as in a call.
+            training: as in a call.
+        """
+        z = self.solve(x, initial_state, training=training).value
+        f, _ = self.function(x, initial_state, training=training)
+        return gradients.spectral_radius(f, z, steps, seed=self.seed)[0]
+
+    def _compute_type(self, tensor):
+        tensor = ops.convert_to_tensor(tensor)
+        floating = keras.backend.is_float_dtype(tensor.dtype)
+        return ops.cast(tensor, self.compute_dtype) if floating else tensor
+
+    def _start(self, x):
+        first = keras.tree.flatten(x)[0]
+        return ops.zeros((*ops.shape(first)[:-1], self.state_units), self.compute_dtype)
+
+    def _limit(self, training):
+        return self.max_steps if training else first_given(self.inference_max_steps, self.max_steps)
+
+    def _function(self, x, training, state=None, masks=None, z0=None):
+        """The cell as a function of z alone; with `z0`, its seeds move on first."""
+        iterate, context = self.contract().bound(x, training, state, masks, z0)
+
+        def run(z, context):
+            return ops.cast(iterate(z, context), self.compute_dtype)
+
+        # Under float16 the loss scale must see values that are not finite.
+        return gradients.GuardedCell(run, self.cell, context, self.compute_dtype != "float16")
+
+    def _state(self, x, given, wanted):
+        """The state that a call starts from; `None` where the cell has none."""
+        if not self.stateful_cell:
+            if given is not None or wanted:
+                self.get_initial_state(1)  # says what is missing
+            return None
+        if given is None:
+            return self.get_initial_state(ops.shape(keras.tree.flatten(x)[0])[0])
+        return keras.tree.map_structure(self._compute_type, given)
+
+    def _width(self, shape):
+        """The width of z, for the shape of x."""
+        return first_given(self.units, self.contract().state_units, shape[-1])
