@@ -24,7 +24,7 @@ class Stepper:
 
     Attributes:
         names: name of each part of the state: `state_hidden` for a dictionary's `hidden`,
-            `state_0` for a list's first.
+            `state_0` for a list's first and for a single tensor.
         state_specs: shape and type of each part.
         advance: (inputs, *state) → (what `log_probs` reads, flat state).
         draw: (ids, temperature, top_k, top_p, seed, *state) → (the (b,) next tokens, flat state).
@@ -54,7 +54,7 @@ class Stepper:
         ).get_concrete_function(tf.TensorSpec((), tf.int32))
         structure = start.structured_outputs
         paths = keras.tree.flatten_with_path(structure)
-        self.names = ["_".join(["state", *map(str, path)]) for path, _ in paths]
+        self.names = ["_".join(["state", *map(str, path or [0])]) for path, _ in paths]
         self._structure = keras.tree.map_structure(lambda _: 0, structure)
         parts = zip(self.names, (value for _, value in paths), strict=True)
         self.state_specs = [tf.TensorSpec(x.shape, x.dtype, name=name) for name, x in parts]

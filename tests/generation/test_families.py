@@ -7,6 +7,9 @@ from small import EXPORTED
 
 from keras_seq import zoo
 from keras_seq.generation import generate_ids
+from keras_seq.generation.stepping import stepper
+from keras_seq.layers import LocalRNN
+from keras_seq.models import LanguageModel
 
 QUICK = ("recurrent", "transformer", "transformer_xl")  # of the default suite
 TEXTS = [name for name in EXPORTED if zoo.recipe(name).task == "language_model"]
@@ -35,3 +38,9 @@ def test_the_most_likely_tokens_are_those_of_the_full_pass(name):
 def test_every_family_with_language_models_is_here():
     recipes = [zoo.recipe(name) for name in zoo.names()]
     assert {r.family for r in recipes if r.task == "language_model"} == set(ONE_OF_EACH)
+
+
+def test_a_state_of_one_tensor_has_a_name_like_those_of_many():
+    """Clients of an export know the state by the beginning of its names."""
+    model = LanguageModel(11, 8, LocalRNN(8, window=3))
+    assert stepper(model).names == ["state_0"]
