@@ -191,6 +191,42 @@ def test_trellisnet_has_80_lines():
     assert len(first.text.splitlines()) <= 80
 
 
+# What every family is asked for.
+OF_ALL_FAMILIES = (
+    "tests/layers/test_contract.py",
+    "tests/layers/test_inputs.py",
+    "tests/layers/test_trainable.py",
+    "tests/layers/test_functional_states.py",
+    "tests/zoo/test_recipes.py",
+    "tests/tuning/test_space.py",
+    "tests/generation/test_families.py",
+    "tests/export/test_zoo_models.py",
+    "tests/training/test_devices.py",
+    "tests/analysis/test_cost.py",
+)
+
+
+@pytest.mark.slow
+def test_the_family_of_the_guide_passes_the_tests_of_all(with_files_of_pages):
+    """It does so by its files alone: none that was there is changed."""
+    folder, _ = with_files_of_pages
+    own = "minimal_gated_unit or MinimalGatedUnit"
+    complete = "every_family_of or every_family_with or every_public or no_family"
+    options = ["-v", "-n", "0", "-m", "", "-p", "no:cacheprovider", "-k", f"{own} or {complete}"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *OF_ALL_FAMILIES],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not result.returncode, result.stdout[-6000:] + result.stderr[-2000:]
+    for file in OF_ALL_FAMILIES:
+        passed = re.findall(rf"^{file}::(.*) PASSED", result.stdout, re.M)
+        assert any(re.search("minimal_?gated_?unit", name, re.I) for name in passed), file
+
+
 @pages
 def test_code_that_is_not_run_says_why(page):
     """The line before a `notest` block names what it needs."""
