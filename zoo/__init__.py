@@ -5,11 +5,11 @@ trained it, `names()` lists the zoo, and `weights()` the trained weights that sh
 package, which `NAME(weights=...)` loads.
 """
 
-import sys
 from collections.abc import Callable
 
 import keras
 
+from keras_seq._discovery import modules_of
 from keras_seq.zoo import registry
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import names
@@ -59,7 +59,7 @@ def build(recipe: Recipe | str, **overrides) -> keras.Model:
     return registry.find(recipe.name).build(**{**recipe.model, **overrides})
 
 
-registry.discover(sys.modules[__name__])
+modules_of(__name__)
 
 
 def __getattr__(name: str) -> Callable[..., keras.Model]:

@@ -6,9 +6,7 @@ new family is a new file and nothing else.
 """
 
 import functools
-import importlib
 import inspect
-import pkgutil
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -170,12 +168,6 @@ def settings_of(name: str) -> Mapping[str, inspect.Parameter]:
 def entries() -> Mapping[str, Entry]:
     """The models that are registered so far, by name."""
     return _ENTRIES
-
-
-def discover(package) -> None:
-    """Imports every module of the zoo's folder."""
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def names() -> list[str]:
