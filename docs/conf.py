@@ -54,6 +54,7 @@ navigation = {
 extensions = ["myst_parser", "site_parts"]
 exclude_patterns = ["_ext"]
 myst_enable_extensions = ["dollarmath", "alert"]
+myst_fence_as_directive = ["math"]  # as a code host reads such blocks, too
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 python_maximum_signature_line_length = 80

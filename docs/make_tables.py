@@ -8,6 +8,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from keras_seq import zoo
@@ -54,34 +55,108 @@ def recipes() -> list[Recipe]:
     )
 
 
-def overview() -> str:
-    """The table of the README."""
-    return table(
-        ("model", "paper", "data", "parameters", "size in the paper", "reported (test)"),
-        (
+@dataclass(frozen=True)
+class Family:
+    """What the README says of a family beside its recipes."""
+
+    title: str
+    page: str
+    layers: tuple[str, ...]
+    shown: str  # the recipe whose reported figure stands in the table
+
+
+FAMILIES = {
+    "trellisnet": Family(
+        "TrellisNet", "layers/trellisnet.md", ("TrellisNet",), "trellisnet_ptb_word"
+    ),
+    "deq_trellisnet": Family(
+        "DEQ-TrellisNet",
+        "layers/deep_equilibrium.md",
+        ("DeepEquilibrium", "DEQTrellisCell"),
+        "deq_trellisnet_wt103",
+    ),
+    "deq_transformer": Family(
+        "DEQ-Transformer",
+        "layers/deq_transformer.md",
+        ("DeepEquilibrium", "DEQTransformerCell"),
+        "deq_transformer_wt103",
+    ),
+    "pru": Family("Pyramidal recurrent unit", "layers/pru.md", ("PRU", "LSTM"), "pru_ptb_word"),
+    "r_transformer": Family(
+        "R-Transformer", "layers/r_transformer.md", ("RTransformer",), "rtransformer_nottingham"
+    ),
+    "tcn": Family("TCN", "layers/baselines.md", ("TCN",), "tcn_nottingham"),
+    "recurrent": Family(
+        "LSTM, GRU, RNN", "layers/baselines.md", ("LSTM", "KerasRecurrent"), "lstm_nottingham"
+    ),
+    "transformer": Family(
+        "Transformer", "layers/baselines.md", ("Transformer",), "transformer_nottingham"
+    ),
+    "transformer_xl": Family(
+        "Transformer-XL", "layers/baselines.md", ("TransformerXL",), "transformer_xl_wt103"
+    ),
+}
+
+
+def families() -> str:
+    """The table of the README: a row for each family, those of the four papers first."""
+    grouped: dict[str, list[Recipe]] = {}
+    for recipe in recipes():
+        grouped.setdefault(recipe.family, []).append(recipe)
+    rows = []
+    for name in sorted(grouped, key=lambda name: [*FAMILIES, name].index(name)):
+        members = grouped[name]
+        family = FAMILIES.get(name) or Family(name, "models.md", (), members[0].name)
+        shown = zoo.recipe(family.shown)
+        figure = reported(shown)
+        sizes = sorted(recipe.parameters for recipe in members)
+        rows.append(
             (
-                f"`{r.name}`",
-                short_paper(r),
-                f"`{r.data.name}`",
-                f"{r.parameters:,}",
-                r.reported.size or "none",
-                reported(r),
+                f"[{family.title}](docs/{family.page})",
+                short_paper(shown),
+                ", ".join(f"`{layer}`" for layer in family.layers),
+                f"{rounded(sizes[0])} to {rounded(sizes[-1])}, {len(members)} models",
+                figure if figure == "none" else f"{figure}, `{shown.data.name}`",
+                reached(name) or "see [Results](docs/results.md)",
             )
-            for r in recipes()
-        ),
-    )
+        )
+    head = ("family", "paper", "layers", "parameters", "reported (test)", "reached here (test)")
+    return table(head, rows)
+
+
+def rounded(count: int) -> str:
+    """`182M`, `14K`."""
+    return f"{count / 1e6:.0f}M" if count >= 1e6 else f"{count / 1e3:.0f}K"
+
+
+def reached(family: str) -> str:
+    """What the trained weights of a family that ship with the package reach."""
+    figures = []
+    for packed in zoo.weights():
+        recipe = zoo.recipe(packed.model)
+        if recipe.family == family:
+            metric = metric_of(recipe.reported.metric)
+            value = metric.cell(packed.figures["test"][metric.key])
+            figures.append(f"{value}, `{recipe.data.name}`")
+    return "; ".join(figures)
+
+
+def link(recipe: Recipe) -> str:
+    """A model's name, which leads to its section."""
+    return f"[`{recipe.name}`](#{recipe.name})"
 
 
 def sources() -> str:
     """Task, data and source of every model's figure."""
     return table(
-        ("model", "task", "data", "parameters", "reported (test)", "source"),
+        ("model", "task", "data", "parameters", "size in the paper", "reported (test)", "source"),
         (
             (
-                f"`{r.name}`",
+                link(r),
                 r.task.replace("_", " "),
                 f"`{r.data.name}`",
                 f"{r.parameters:,}",
+                r.reported.size or "none",
                 reported(r),
                 r.reported.source or "none",
             )
@@ -100,7 +175,7 @@ def training() -> str:
         clip = r.optimizer.global_clipnorm
         rows.append(
             (
-                f"`{r.name}`",
+                link(r),
                 str(r.data.batch_size),
                 window,
                 f"{r.optimizer.name} {r.optimizer.learning_rate:g}",
@@ -162,7 +237,7 @@ def sentence(text: str) -> str:
 
 
 PARTS: dict[Path, dict[str, Callable[[], str]]] = {
-    README: {"models": overview},
+    README: {"families": families},
     MODELS: {"models": sources, "training": training, "details": details},
     PRETRAINED: {"shipped": shipped},
 }

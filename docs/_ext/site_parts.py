@@ -51,14 +51,22 @@ class NamesAreLinks(SphinxTransform):
             link += literal
 
 
+def mathml(formula: str, display: str) -> str:
+    """A formula as MathML, which browsers show by themselves."""
+    formula = re.sub(r"(begin|end)\{aligned\}", r"\1{align*}", formula)
+    written = convert(formula, display=display)
+    if "<mi>&</mi>" in written:
+        raise ValueError(f"latex2mathml does not know an environment of this formula: {formula}")
+    return written
+
+
 def formula_in_line(translator, node: nodes.math) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(mathml(node.astext(), "inline"))
     raise nodes.SkipNode
 
 
 def formula_block(translator, node: nodes.math_block) -> None:
-    mathml = convert(node.astext(), display="block")
-    translator.body.append(f'<div class="formula">{mathml}</div>\n')
+    translator.body.append(f'<div class="formula">{mathml(node.astext(), "block")}</div>\n')
     raise nodes.SkipNode
 
 
