@@ -1,9 +1,8 @@
 """Recipes: how a paper built and trained a model, as a value.
 
 A recipe is a frozen dataclass that round-trips through JSON. `keras_seq.training.train` reads
-nothing else: model
-settings, data, batch, lengths, optimizer, schedule, stop rule and the figure that the paper reports
-are all in it.
+nothing else: model settings, data, batch, lengths, optimizer, schedule, stop rule and the figure
+that the paper reports are all in it.
 """
 
 import dataclasses

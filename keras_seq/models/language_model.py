@@ -49,20 +49,17 @@ class LanguageModel(SequenceModel):
         mean(NLL) + λ Σₘ mean(NLLₘ) + α mean(h²) + β mean((rₜ₊₁ − rₜ)²)
 
     with the auxiliary outputs m of the core (deep supervision: TrellisNet, section 4.2), the core's
-    output r
-    and the same after dropout h (activation and temporal-activation regularisation: Merity et al.,
-    2017).
+    output r and the same after dropout h (activation and temporal-activation regularisation: Merity
+    et al., 2017).
 
     Two ways of training on a long text:
 
     * *effective history*: windows overlap by `history` steps, and the first `history` outputs of a
-      window carry
-      no loss. Data with a weight for each token, (b, t), say themselves which tokens count, and
-      `history` is not applied to them.
+      window carry no loss. Data with a weight for each token, (b, t), say themselves which tokens
+      count, and `history` is not applied to them.
     * *repackaging* (`carry_state=True`): windows are disjoint and the final state of one is the
-      initial state of
-      the next, without gradient; the state kind is the core's own (`TrellisNet(state="history")` is
-      the paper's).
+      initial state of the next, without gradient; the state kind is the core's own
+      (`TrellisNet(state="history")` is the paper's).
 
     Args:
         vocabulary_size: number of tokens v.
@@ -70,8 +67,7 @@ class LanguageModel(SequenceModel):
         core: a `keras_seq.layers.CausalLayer` (b, t, e) → (b, t, d), or any Keras layer with
             `call(x, initial_state, return_state, training)` and `get_initial_state(batch_size)`.
         head: `"tied"` (softmax with the embedding's table, d = e), `"softmax"` (with its own
-            kernel), or a
-            `SoftmaxHead`. A head with `tied=True` reads the embedding's tables.
+            kernel), or a `SoftmaxHead`. A head with `tied=True` reads the embedding's tables.
         embedding: a layer ids → (b, t, e) with a property `tables`, or `None` for
             `keras.layers.ReversibleEmbedding`.
         embedding_dropout: rate at which rows of the embedding are dropped.
@@ -276,10 +272,8 @@ class LanguageModel(SequenceModel):
 
         Returns:
             A dictionary: `embedding` (v, 1), `input` (b, 1, e), `core` (the core's own), `output`
-            (b, 1, d),
-            `auxiliary` (b, m, 1, d), `head` and `auxiliary_head` (the head's own); each already
-            holds the
-            factor 1 / (1 - rate), and rates of zero have no entry.
+            (b, 1, d), `auxiliary` (b, m, 1, d), `head` and `auxiliary_head` (the head's own); each
+            already holds the factor 1 / (1 - rate), and rates of zero have no entry.
         """
         masks: dict[str, Any] = {}
         if self.embedding_dropout.rate:

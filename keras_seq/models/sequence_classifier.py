@@ -264,16 +264,14 @@ class SequenceClassifier(SequenceReader):
     """Classifies a sequence, or each of its steps: (embedding →) causal core → dense → log-softmax.
 
     The pixel classifier of the TrellisNet paper (section 5.2): the prediction is read from the last
-    step, which has
-    seen the whole sequence.
+    step, which has seen the whole sequence.
 
     Args:
         core: a causal layer (b, t, d) → (b, t, o).
         classes: number of classes.
         ignore_class: a label that does not count, such as -1; `None` for none.
         **kwargs: of `SequenceReader`: `vocabulary_size`, `embedding_dim`, `return_sequences`,
-        `input_dropout`,
-            `output_dropout`, `auxiliary_weight`, `seed`.
+            `input_dropout`, `output_dropout`, `auxiliary_weight`, `seed`.
 
     Call arguments:
         inputs: (b, t, d) floats, or (b, t) ids with `vocabulary_size`.
