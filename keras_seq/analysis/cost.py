@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_seq._tasks import FRAME_MODEL, SEQUENCE_REGRESSOR, TASKS
 from keras_seq.analysis.graph_cost import bytes_kept, count_flops
 from keras_seq.layers.plain_layer import causal
 from keras_seq.models.size import count_parameters
@@ -192,15 +193,13 @@ def _activations(model: Any, shape: tuple, dtype: Any, recipe: Recipe) -> int:
 
 def targets_of(model: Any, x: Any, recipe: Recipe) -> Any:
     """Targets of the shape that the task has."""
-    batch, steps = x.shape[:2]
-    if recipe.task == "language_model":
-        return tf.zeros((batch, steps), tf.int32)
-    if recipe.task == "frame_model":
+    task = TASKS[recipe.task]
+    if task is FRAME_MODEL:
         return tf.zeros(x.shape, tf.float32)
-    if recipe.task == "sequence_regressor":
-        lead = (batch, steps) if model.return_sequences else (batch,)
+    lead = x.shape[:2] if task.of_text or model.return_sequences else x.shape[:1]
+    if task is SEQUENCE_REGRESSOR:
         return tf.zeros((*lead, model.outputs_width), tf.float32)
-    return tf.zeros((batch, steps) if model.return_sequences else (batch,), tf.int32)
+    return tf.zeros(lead, tf.int32)
 
 
 def _size(variable: Any) -> int:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 
@@ -55,6 +55,15 @@ class Limits:
         """Optimizer steps of the whole run."""
         steps = self.epochs * self.steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A callback that is saved and resumed with its run."""
+
+    def get_state(self) -> Any: ...
+
+    def set_state(self, state: Any) -> None: ...
 
 
 class Session(keras.callbacks.Callback):
@@ -306,8 +315,4 @@ class Session(keras.callbacks.Callback):
         self._logs.flush()
 
     def _stateful(self) -> list[Any]:
-        return [
-            callback
-            for callback in self.callbacks
-            if hasattr(callback, "get_state") and hasattr(callback, "set_state")
-        ]
+        return [callback for callback in self.callbacks if isinstance(callback, Stateful)]

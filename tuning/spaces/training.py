@@ -1,5 +1,6 @@
 """What the space of every family has: how its models are trained."""
 
+from keras_seq._tasks import TASKS
 from keras_seq.tuning.parameters import Choice, Float, Space
 from keras_seq.tuning.spaces.ranges import DOUBLING, scaled
 from keras_seq.zoo import Recipe
@@ -34,6 +35,6 @@ def training(recipe: Recipe) -> Space:
             clip / 4, clip * 4, sampling="log", default=float(clip)
         )
     found["data.batch_size"] = scaled(recipe.data.batch_size, DOUBLING)
-    if recipe.task == "language_model" and recipe.data.length is not None:
+    if TASKS[recipe.task].of_text and recipe.data.length is not None:
         found["data.length"] = scaled(recipe.data.length, DOUBLING)
     return found
