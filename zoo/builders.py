@@ -1,10 +1,12 @@
 """Models around a core, which the builders of all families share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
+from keras_seq.layers import AdaptiveSoftmax
+from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier, SequenceRegressor
 
 
 def policy_of(dtype: str | None):
@@ -45,7 +47,8 @@ def language_model_of(
         embedding_dropout: rate for rows of the embedding.
         input_dropout: variational rate before the core.
         output_dropout: variational rate after the core.
-        auxiliary_weight: weight of the losses of auxiliary outputs.
+        auxiliary_weight: weight of the losses of auxiliary outputs, or of an equilibrium's
+            `correction_steps`.
         activation_regularization: weight of the mean squared output.
         temporal_activation_regularization: weight of the mean squared difference of successive
             outputs.
@@ -77,6 +80,28 @@ def language_model_of(
     return model
 
 
+def split_head(
+    head: str, vocabulary_size: int, cutoffs: Sequence[int], dtype, *others: str
+) -> str | AdaptiveSoftmax:
+    """The head of a model: `"tied"`, `"softmax"`, or the tied split softmax for `"adaptive"`.
+
+    Args:
+        head: its name.
+        vocabulary_size: number of tokens.
+        cutoffs: ends of all but the last split of the adaptive softmax.
+        dtype: a dtype policy.
+        *others: names that the family knows besides, for the error.
+    """
+    if head in ("tied", "softmax"):
+        return head
+    if head == "adaptive":
+        return AdaptiveSoftmax(
+            vocabulary_size, cutoffs=cutoffs, tied=True, dtype=dtype, name="head"
+        )
+    known = ", ".join(map(repr, ("tied", "softmax", *others)))
+    raise ValueError(f"`head` must be {known} or 'adaptive'. Received: head={head!r}.")
+
+
 def classifier_of(
     core,
     classes: int,
@@ -102,7 +127,8 @@ def classifier_of(
         return_sequences: predict at every step.
         input_dropout: variational rate before the core.
         output_dropout: variational rate after the core.
-        auxiliary_weight: weight of the losses of auxiliary outputs.
+        auxiliary_weight: weight of the losses of auxiliary outputs, or of an equilibrium's
+            `correction_steps`.
         seed: the core's; the model takes another one.
         name: the model's name.
     """
@@ -119,6 +145,22 @@ def classifier_of(
         dtype=core.dtype_policy,
         name=name,
     )
+    model.build((None, None) if vocabulary_size else (None, None, features))
+    return model
+
+
+def regressor_of(
+    core,
+    outputs: int,
+    features: int | None = None,
+    *,
+    vocabulary_size: int | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> SequenceRegressor:
+    """A built regressor of `outputs` values; all else is as in `classifier_of`."""
+    options |= {"vocabulary_size": vocabulary_size, "seed": after(seed)}
+    model = SequenceRegressor(core, outputs, dtype=core.dtype_policy, **options)
     model.build((None, None) if vocabulary_size else (None, None, features))
     return model
 

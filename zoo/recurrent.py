@@ -10,17 +10,17 @@ import keras
 
 from keras_seq.layers import LSTM, KerasRecurrent, RecurrentStack
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
-from keras_seq.zoo import r_transformer as r_transformer  # its protocols are used here
-from keras_seq.zoo._around_core import (
+from keras_seq.zoo.builders import (
     after,
     classifier_of,
     frame_model_of,
     language_model_of,
     policy_of,
-    protocol_of,
 )
+from keras_seq.zoo.r_transformer import NOTTINGHAM
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 CELLS = ("lstm", "gru", "rnn")
 PAPERS = {
@@ -33,153 +33,130 @@ PAPERS = {
 }
 
 
-def stack(
-    cell: str,
+def core_of(
     widths: list[int],
-    dropout: float,
-    input_dropout: float,
-    output_dropout: float,
-    variational: bool,
-    dtype: str | None,
-    seed: int | None,
+    *,
+    cell: str = "lstm",
+    dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    variational: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    **options: Any,
 ) -> RecurrentStack:
-    """Recurrent layers of one kind on top of each other."""
+    """Makes recurrent layers of one kind on top of each other.
+
+    Args:
+        widths: of the layers.
+        cell: `"lstm"`, `"gru"` or `"rnn"`.
+        dropout: rate between the layers.
+        output_dropout: rate after the last layer.
+        variational: one dropout mask for all steps of a sequence.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        **options: further arguments of `RecurrentStack`.
+    """
     if cell not in CELLS:
         raise ValueError(f"`cell` must be one of {CELLS}. Received: cell={cell!r}.")
     policy = policy_of(dtype)
     layers = []
     for index, width in enumerate(widths):
-        options: dict[str, Any] = {"dtype": policy, "name": f"{cell}_{index + 1}"}
+        named: dict[str, Any] = {"dtype": policy, "name": f"{cell}_{index + 1}"}
         own = after(seed, 10 + index)
         if cell == "lstm":
-            layers.append(LSTM(width, seed=own, **options))
+            layers.append(LSTM(width, seed=own, **named))
             continue
         kind = keras.layers.GRU if cell == "gru" else keras.layers.SimpleRNN
-        layers.append(KerasRecurrent(kind(width, seed=own, dtype=policy), **options))
+        layers.append(KerasRecurrent(kind(width, seed=own, dtype=policy), **named))
     return RecurrentStack(
         layers,
-        dropout=dropout,
-        input_dropout=input_dropout,
+        dropout,
         output_dropout=output_dropout,
         variational=variational,
         seed=seed,
         dtype=policy,
         name="recurrent_stack",
+        **options,
     )
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(language_model_of, "name")
 def language_model(
     *,
     vocabulary_size: int,
     embedding_dim: int,
-    cell: str = "lstm",
     units: int,
     layers: int = 2,
-    dropout: float = 0.0,
     input_dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    variational: bool = False,
     head: str = "tied",
     carry_state: bool = True,
-    dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **settings,
 ) -> LanguageModel:
     """Builds a language model of several recurrent layers.
 
     Args:
         vocabulary_size: number of tokens.
         embedding_dim: width of the embedding, and of the last layer if the head is tied.
-        cell: `"lstm"`, `"gru"` or `"rnn"`.
         units: width of the layers.
         layers: number of layers.
-        dropout: rate between the layers.
         input_dropout: rate before the first layer.
-        output_dropout: rate after the last layer.
-        variational: one dropout mask for all steps of a sequence.
         head: `"tied"` or `"softmax"`.
         carry_state: carry the state from window to window.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
+    own, options = split_settings(settings, core_of)
     widths = [units] * (layers - 1) + [embedding_dim if head == "tied" else units]
-    core = stack(cell, widths, dropout, input_dropout, output_dropout, variational, dtype, seed)
-    return language_model_of(
-        core,
-        vocabulary_size,
-        embedding_dim,
-        head=head,
-        carry_state=carry_state,
-        seed=after(seed),
-        name=name,
-    )
+    core = core_of(widths, input_dropout=input_dropout, seed=seed, **own)
+    options |= {"head": head, "carry_state": carry_state}
+    return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "name")
 def sequence_classifier(
     *,
     features: int,
     classes: int,
-    cell: str = "lstm",
     units: int,
     layers: int = 1,
-    dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    variational: bool = False,
-    dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **settings,
 ) -> SequenceClassifier:
     """Builds recurrent layers that classify sequences of vectors at their last step.
 
     Args:
         features: width of the inputs.
         classes: number of classes.
-        cell: `"lstm"`, `"gru"` or `"rnn"`.
         units: width of the layers.
         layers: number of layers.
-        dropout: rate between the layers.
-        output_dropout: rate after the last layer.
-        variational: one dropout mask for all steps of a sequence.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    core = stack(cell, [units] * layers, dropout, 0.0, output_dropout, variational, dtype, seed)
-    return classifier_of(core, features, classes, seed=after(seed), name=name)
+    own, options = split_settings(settings, core_of)
+    core = core_of([units] * layers, seed=seed, **own)
+    return classifier_of(core, classes, features, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(frame_model_of, "sum_over_time", "name")
 def frame_model(
-    *,
-    notes: int = 88,
-    cell: str = "lstm",
-    units: int,
-    layers: int = 2,
-    dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    variational: bool = False,
-    sum_over_time: bool = False,
-    dtype: str | None = None,
-    seed: int | None = None,
-    name: str | None = None,
+    *, notes: int = 88, units: int, layers: int = 2, seed: int | None = None, **settings
 ) -> FrameModel:
     """Builds recurrent layers that predict the notes of the next frame.
 
     Args:
         notes: width of a frame.
-        cell: `"lstm"`, `"gru"` or `"rnn"`.
         units: width of the layers.
         layers: number of layers.
-        dropout: rate between the layers.
-        output_dropout: rate after the last layer.
-        variational: one dropout mask for all steps of a sequence.
-        sum_over_time: minimise the sum over the frames of a tune, not their mean.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    core = stack(cell, [units] * layers, dropout, 0.0, output_dropout, variational, dtype, seed)
-    return frame_model_of(core, notes, sum_over_time=sum_over_time, seed=after(seed), name=name)
+    own, options = split_settings(settings, core_of)
+    core = core_of([units] * layers, seed=seed, **own)
+    return frame_model_of(core, notes, seed=seed, **options)
 
 
 SOURCE_NOTE = "The table takes the figure over from Bai et al. (2018). "
@@ -248,7 +225,7 @@ def _nottingham(cell: str, units: int, parameters: int, nll: float) -> Recipe:
             "dropout": 0.2,
             "output_dropout": 0.2,
         },
-        **protocol_of("rtransformer_nottingham"),
+        **NOTTINGHAM,
         reported=Reported("nll_per_frame", nll, "R-Transformer paper, Table 2"),
         parameters=parameters,
         notes=SOURCE_NOTE + "It has no size of this model: the width, which gives about a million "
@@ -265,6 +242,13 @@ register(
 
 
 # Penn Treebank (R-Transformer paper, Tables 3 and 4)
+
+PTB: dict[str, Any] = {
+    "optimizer": OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
+    "schedule": ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
+    "epochs": 50,
+    "early_stopping": 8,
+}
 
 
 def _ptb_char(cell: str, units: int, parameters: int, bits: float, size: str = "") -> Recipe:
@@ -285,10 +269,7 @@ def _ptb_char(cell: str, units: int, parameters: int, bits: float, size: str = "
             "head": "softmax",
         },
         data=DataSpec("ptb_char", batch_size=32, length=150),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
-        epochs=50,
-        early_stopping=8,
+        **PTB,
         reported=Reported("bits_per_character", bits, "R-Transformer paper, Table 3", size),
         parameters=parameters,
         notes=GIVEN_NOTE if size else WIDTH_NOTE.format("2.6 million"),
@@ -331,10 +312,7 @@ def _ptb_word(
             "output_dropout": 0.5,
         },
         data=DataSpec("ptb_word", batch_size=20, eval_batch_size=10, length=35),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("plateau", factor=0.3, patience=2, minimum=1e-5),
-        epochs=50,
-        early_stopping=8,
+        **PTB,
         reported=reported,
         parameters=parameters,
         notes=notes,

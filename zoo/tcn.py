@@ -8,17 +8,12 @@ from typing import Any
 
 from keras_seq.layers import TCN
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
-from keras_seq.zoo import r_transformer as r_transformer  # its protocols are used here
-from keras_seq.zoo._around_core import (
-    after,
-    classifier_of,
-    frame_model_of,
-    language_model_of,
-    policy_of,
-    protocol_of,
-)
+from keras_seq.zoo.builders import classifier_of, frame_model_of, language_model_of, policy_of
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.r_transformer import NOTTINGHAM
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = (
     "Bai, Kolter, Koltun: An Empirical Evaluation of Generic Convolutional and Recurrent Networks "
@@ -26,154 +21,109 @@ PAPER = (
 )
 
 
-def _core(dtype: str | None, seed: int | None, **settings: Any) -> TCN:
-    return TCN(**settings, seed=seed, dtype=policy_of(dtype), name="tcn")
+def core_of(
+    *,
+    units: int | Sequence[int],
+    levels: int | None = None,
+    kernel_size: int,
+    weight_normalization: bool = True,
+    dropout: float = 0.0,
+    spatial_dropout: bool = False,
+    dtype: str | None = None,
+    seed: int | None = None,
+    **options: Any,
+) -> TCN:
+    """Makes the network.
+
+    Args:
+        units: channels of all blocks, or of each.
+        levels: number of blocks; `None` for as many as `units` has entries.
+        kernel_size: taps of the convolutions.
+        weight_normalization: normalise the kernels.
+        dropout: rate after each convolution.
+        spatial_dropout: drop whole channels.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        **options: further arguments of `TCN`.
+    """
+    return TCN(
+        units,
+        levels,
+        kernel_size,
+        weight_normalization=weight_normalization,
+        dropout=dropout,
+        spatial_dropout=spatial_dropout,
+        seed=seed,
+        dtype=policy_of(dtype),
+        name="tcn",
+        **options,
+    )
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(language_model_of, "head", "history", "carry_state", "name")
 def language_model(
     *,
     vocabulary_size: int,
     embedding_dim: int,
-    units: int | Sequence[int],
-    levels: int | None = None,
     kernel_size: int = 3,
-    weight_normalization: bool = True,
-    dropout: float = 0.0,
-    spatial_dropout: bool = False,
     embedding_value_dropout: float = 0.0,
-    head: str = "tied",
-    history: int = 0,
-    carry_state: bool = False,
-    dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **settings,
 ) -> LanguageModel:
     """Builds a language model of a temporal convolutional network.
 
     Args:
         vocabulary_size: number of tokens.
         embedding_dim: width of the embedding, and of the last block if the head is tied.
-        units: channels of all blocks, or of each.
-        levels: number of blocks; `None` for as many as `units` has entries.
         kernel_size: taps of the convolutions.
-        weight_normalization: normalise the kernels.
-        dropout: rate after each convolution.
-        spatial_dropout: drop whole channels.
         embedding_value_dropout: rate for single values of the embedded tokens.
-        head: `"tied"` or `"softmax"`.
-        history: leading steps of a window without loss.
-        carry_state: carry the state from window to window.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    core = _core(
-        dtype,
-        seed,
-        units=units,
-        levels=levels,
-        kernel_size=kernel_size,
-        weight_normalization=weight_normalization,
-        dropout=dropout,
-        spatial_dropout=spatial_dropout,
-        input_dropout=embedding_value_dropout,
-    )
-    return language_model_of(
-        core,
-        vocabulary_size,
-        embedding_dim,
-        head=head,
-        history=history,
-        carry_state=carry_state,
-        seed=after(seed),
-        name=name,
-    )
+    own, options = split_settings(settings, core_of)
+    core = core_of(kernel_size=kernel_size, input_dropout=embedding_value_dropout, seed=seed, **own)
+    return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "name")
 def sequence_classifier(
-    *,
-    features: int,
-    classes: int,
-    units: int | Sequence[int],
-    levels: int | None = None,
-    kernel_size: int = 7,
-    weight_normalization: bool = True,
-    dropout: float = 0.0,
-    spatial_dropout: bool = False,
-    dtype: str | None = None,
-    seed: int | None = None,
-    name: str | None = None,
+    *, features: int, classes: int, kernel_size: int = 7, seed: int | None = None, **settings
 ) -> SequenceClassifier:
     """Builds a temporal convolutional network that classifies sequences at their last step.
 
     Args:
         features: width of the inputs.
         classes: number of classes.
-        units: channels of all blocks, or of each.
-        levels: number of blocks; `None` for as many as `units` has entries.
         kernel_size: taps of the convolutions.
-        weight_normalization: normalise the kernels.
-        dropout: rate after each convolution.
-        spatial_dropout: drop whole channels.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    core = _core(
-        dtype,
-        seed,
-        units=units,
-        levels=levels,
-        kernel_size=kernel_size,
-        weight_normalization=weight_normalization,
-        dropout=dropout,
-        spatial_dropout=spatial_dropout,
-    )
-    return classifier_of(core, features, classes, seed=after(seed), name=name)
+    own, options = split_settings(settings, core_of)
+    core = core_of(kernel_size=kernel_size, seed=seed, **own)
+    return classifier_of(core, classes, features, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(frame_model_of, "sum_over_time", "name")
 def frame_model(
-    *,
-    notes: int = 88,
-    units: int | Sequence[int],
-    levels: int | None = None,
-    kernel_size: int = 5,
-    weight_normalization: bool = True,
-    dropout: float = 0.0,
-    spatial_dropout: bool = False,
-    sum_over_time: bool = False,
-    dtype: str | None = None,
-    seed: int | None = None,
-    name: str | None = None,
+    *, notes: int = 88, kernel_size: int = 5, seed: int | None = None, **settings
 ) -> FrameModel:
     """Builds a temporal convolutional network that predicts the notes of the next frame.
 
     Args:
         notes: width of a frame.
-        units: channels of all blocks, or of each.
-        levels: number of blocks; `None` for as many as `units` has entries.
         kernel_size: taps of the convolutions.
-        weight_normalization: normalise the kernels.
-        dropout: rate after each convolution.
-        spatial_dropout: drop whole channels.
-        sum_over_time: minimise the sum over the frames of a tune, not their mean.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    core = _core(
-        dtype,
-        seed,
-        units=units,
-        levels=levels,
-        kernel_size=kernel_size,
-        weight_normalization=weight_normalization,
-        dropout=dropout,
-        spatial_dropout=spatial_dropout,
-    )
-    return frame_model_of(core, notes, sum_over_time=sum_over_time, seed=after(seed), name=name)
+    own, options = split_settings(settings, core_of)
+    core = core_of(kernel_size=kernel_size, seed=seed, **own)
+    return frame_model_of(core, notes, seed=seed, **options)
 
 
+FAMILY: dict[str, Any] = {"family": "tcn", "paper": PAPER}
 SIZES_NOTE = (
     "Sizes are the defaults of the released script. The table's row is taken over from Bai et al. "
     "(2018). Their paper speaks of dropping whole channels (`spatial_dropout=True`); the release "
@@ -181,15 +131,13 @@ SIZES_NOTE = (
 )
 TRELLISNET_NOTE = "The TrellisNet paper (Table {}) has the same figure for a TCN of {}. "
 
-
 register(
     sequence_classifier,
     Recipe(
         name="tcn_seq_mnist",
-        family="tcn",
         task="sequence_classifier",
         summary="MNIST digits, read pixel by pixel.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "features": 1,
             "classes": 10,
@@ -211,17 +159,15 @@ register(
     ),
 )
 
-
 register(
     frame_model,
     Recipe(
         name="tcn_nottingham",
-        family="tcn",
         task="frame_model",
         summary="Polyphonic music, under the protocol of rtransformer_nottingham.",
-        paper=PAPER,
+        **FAMILY,
         model={"notes": 88, "units": 150, "levels": 4, "kernel_size": 5, "dropout": 0.25},
-        **protocol_of("rtransformer_nottingham"),
+        **NOTTINGHAM,
         reported=Reported("nll_per_frame", 3.07, "R-Transformer paper, Table 2", "4 layers of 150"),
         parameters=882_538,
         notes=SIZES_NOTE + "Training is that of rtransformer_nottingham, for comparison under one "
@@ -230,15 +176,13 @@ register(
     ),
 )
 
-
 register(
     language_model,
     Recipe(
         name="tcn_ptb_char",
-        family="tcn",
         task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 100,
@@ -262,10 +206,9 @@ register(
     ),
     Recipe(
         name="tcn_ptb_word",
-        family="tcn",
         task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10_000,
             "embedding_dim": 600,
@@ -286,24 +229,18 @@ register(
     ),
     Recipe(
         name="tcn_python_docs",
-        family="tcn",
         task="language_model",
-        summary="Small character-level language model on the documentation that ships with Python.",
-        paper=PAPER,
         model={
-            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
             "units": [128, 128, 128, 64],
             "kernel_size": 3,
             "carry_state": True,
         },
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=6,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=332_003,
         notes="Settings of ours. The state is carried from window to window, so that the first "
         "steps of a window see the last ones of the window before.",
+        **python_docs(3e-3),
+        **FAMILY,
     ),
 )
