@@ -10,11 +10,19 @@ of the input, is the script's.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_seq.layers import AdaptiveSoftmax, MixtureOfSoftmaxes, SoftmaxHead, TrellisNet
+from keras_seq.layers import MixtureOfSoftmaxes, TrellisNet
 from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
-from keras_seq.zoo._around_core import policy_of
+from keras_seq.zoo.builders import (
+    classifier_of,
+    language_model_of,
+    policy_of,
+    regressor_of,
+    split_head,
+)
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = "Bai, Kolter, Koltun: Trellis Networks for Sequence Modeling. ICLR 2019."
 
@@ -22,249 +30,175 @@ PAPER = "Bai, Kolter, Koltun: Trellis Networks for Sequence Modeling. ICLR 2019.
 PIXEL_DILATIONS = (1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def language_model(
+def core_of(
     *,
-    vocabulary_size: int,
-    embedding_dim: int,
     units: int,
     output_units: int,
     levels: int,
     kernel_size: int = 2,
     dilation_rate: int | Sequence[int] = 1,
-    head: str = "tied",
-    experts: int = 15,
-    latent_dropout: float = 0.0,
-    cutoffs: Sequence[int] = (),
     weight_normalization: bool = False,
-    embedding_dropout: float = 0.0,
-    input_dropout: float = 0.0,
     hidden_dropout: float = 0.0,
-    output_dropout: float = 0.0,
     weight_dropout: float = 0.0,
     temporal_weight_dropout: bool = True,
     auxiliary_frequency: int | None = None,
-    auxiliary_weight: float = 0.0,
-    activation_regularization: float = 0.0,
-    temporal_activation_regularization: float = 0.0,
     injection_frequency: int = 1,
-    history: int = 0,
-    carry_state: bool = False,
     unroll: bool = True,
     rematerialize: bool = False,
     dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **options: Any,
+) -> TrellisNet:
+    """Makes the network.
+
+    Args:
+        units: hidden units of a level besides the output channels.
+        output_units: output channels; the width of the embedding where a head is tied to it.
+        levels: depth.
+        kernel_size: taps of the convolution.
+        dilation_rate: dilation of all levels, or a cycle over them.
+        weight_normalization: normalise the kernels.
+        hidden_dropout: variational rate of the hidden-to-hidden path.
+        weight_dropout: rate for elements of the kernels.
+        temporal_weight_dropout: drop only the older taps.
+        auxiliary_frequency: levels between auxiliary outputs.
+        injection_frequency: levels between injections of the input.
+        unroll: unroll the levels in the graph instead of looping over them.
+        rematerialize: recompute levels in the backward pass to save memory.
+        dtype: a dtype policy; `None` for Keras' current one.
+        seed: seed of initialisation and dropout.
+        **options: further arguments of `TrellisNet`.
+    """
+    return TrellisNet(
+        units,
+        output_units,
+        levels,
+        kernel_size,
+        dilation_rate,
+        weight_normalization=weight_normalization,
+        hidden_dropout=hidden_dropout,
+        weight_dropout=weight_dropout,
+        temporal_weight_dropout=temporal_weight_dropout,
+        auxiliary_frequency=auxiliary_frequency,
+        injection_frequency=injection_frequency,
+        unroll=unroll,
+        rematerialize=rematerialize,
+        seed=seed,
+        dtype=policy_of(dtype),
+        name="trellisnet",
+        **options,
+    )
+
+
+@takes_settings_of(core_of)
+@takes_settings_of(
+    language_model_of,
+    *("embedding_dropout", "input_dropout", "output_dropout", "auxiliary_weight", "history"),
+    *("activation_regularization", "temporal_activation_regularization", "name"),
+)
+def language_model(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    head: str = "tied",
+    experts: int = 15,
+    latent_dropout: float = 0.0,
+    cutoffs: Sequence[int] = (),
+    carry_state: bool = False,
+    seed: int | None = None,
+    **settings,
 ) -> LanguageModel:
     """Builds a TrellisNet language model.
 
     Args:
         vocabulary_size: number of tokens.
         embedding_dim: width of the embedding.
-        units: hidden units of a level besides the output channels.
-        output_units: output channels; equal to `embedding_dim` unless `head` is `"mixture"`.
-        levels: depth.
-        kernel_size: taps of the convolution.
-        dilation_rate: dilation of all levels, or a cycle over them.
         head: `"tied"`, `"softmax"`, `"mixture"` (tied mixture of softmaxes) or `"adaptive"` (tied
             split softmax).
         experts: softmaxes of the mixture.
         latent_dropout: dropout of the mixture's latent vectors.
         cutoffs: ends of all but the last split of the adaptive softmax.
-        weight_normalization: normalise the kernels.
-        embedding_dropout: rate for rows of the embedding.
-        input_dropout: variational rate before the core.
-        hidden_dropout: variational rate of the hidden-to-hidden path.
-        output_dropout: variational rate after the core.
-        weight_dropout: rate for elements of the kernels.
-        temporal_weight_dropout: drop only the older taps.
-        auxiliary_frequency: levels between auxiliary outputs.
-        auxiliary_weight: weight of their losses.
-        activation_regularization: weight of the mean squared output.
-        temporal_activation_regularization: weight of the mean squared difference of successive
-            outputs.
-        injection_frequency: levels between injections of the input.
-        history: leading steps of a window without loss.
         carry_state: repackage the state from window to window.
-        unroll: unroll the levels in the graph instead of looping over them.
-        rematerialize: recompute levels in the backward pass to save memory.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
-    policy = policy_of(dtype)
-    core = TrellisNet(
-        units=units,
-        output_units=output_units,
-        levels=levels,
-        kernel_size=kernel_size,
-        dilation_rate=dilation_rate,
-        injection_frequency=injection_frequency,
-        auxiliary_frequency=auxiliary_frequency,
-        weight_normalization=weight_normalization,
-        hidden_dropout=hidden_dropout,
-        weight_dropout=weight_dropout,
-        temporal_weight_dropout=temporal_weight_dropout,
-        state="history" if carry_state else "exact",
-        unroll=unroll,
-        rematerialize=rematerialize,
-        seed=seed,
-        dtype=policy,
-        name="trellisnet",
-    )
-    model = LanguageModel(
-        vocabulary_size=vocabulary_size,
-        embedding_dim=embedding_dim,
-        core=core,
-        head=_head(head, vocabulary_size, embedding_dim, experts, latent_dropout, cutoffs, policy),
-        embedding_dropout=embedding_dropout,
-        input_dropout=input_dropout,
-        output_dropout=output_dropout,
-        auxiliary_weight=auxiliary_weight,
-        activation_regularization=activation_regularization,
-        temporal_activation_regularization=temporal_activation_regularization,
-        history=history,
-        carry_state=carry_state,
-        seed=None if seed is None else seed + 1,
-        dtype=policy,
-        name=name,
-    )
-    model.build((None, None))
-    return model
-
-
-def _head(
-    head: str, vocabulary_size, embedding_dim, experts, latent_dropout, cutoffs, policy
-) -> str | SoftmaxHead:
-    if head in ("tied", "softmax"):
-        return head
+    own, options = split_settings(settings, core_of)
+    core = core_of(state="history" if carry_state else "exact", seed=seed, **own)
     if head == "mixture":
-        return MixtureOfSoftmaxes(
+        options["head"] = MixtureOfSoftmaxes(
             vocabulary_size,
             experts=experts,
             embedding_dim=embedding_dim,
             latent_dropout=latent_dropout,
-            dtype=policy,
+            dtype=core.dtype_policy,
             name="head",
         )
-    if head == "adaptive":
-        return AdaptiveSoftmax(
-            vocabulary_size, cutoffs=cutoffs, tied=True, dtype=policy, name="head"
-        )
-    raise ValueError(
-        f"`head` must be 'tied', 'softmax', 'mixture' or 'adaptive'. Received: head={head!r}."
-    )
+    else:
+        options["head"] = split_head(head, vocabulary_size, cutoffs, core.dtype_policy, "mixture")
+    options["carry_state"] = carry_state
+    return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
 
 
+@takes_settings_of(core_of)
+@takes_settings_of(
+    classifier_of,
+    *("vocabulary_size", "embedding_dim", "return_sequences", "input_dropout", "output_dropout"),
+    *("auxiliary_weight", "name"),
+)
 def sequence_reader(
     *,
-    units: int,
-    output_units: int,
-    levels: int,
     features: int | None = None,
     classes: int | None = None,
     outputs: int | None = None,
-    vocabulary_size: int | None = None,
-    embedding_dim: int | None = None,
-    return_sequences: bool = False,
-    kernel_size: int = 2,
     dilation_rate: int | Sequence[int] = PIXEL_DILATIONS,
     weight_normalization: bool = True,
-    input_dropout: float = 0.0,
-    hidden_dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    weight_dropout: float = 0.0,
-    temporal_weight_dropout: bool = True,
-    auxiliary_frequency: int | None = None,
-    auxiliary_weight: float = 0.0,
-    injection_frequency: int = 1,
-    unroll: bool = True,
-    rematerialize: bool = False,
-    dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **settings,
 ) -> SequenceClassifier | SequenceRegressor:
     """Builds a TrellisNet that reads a whole sequence: a classifier, or a regressor where `outputs`
     is given.
 
     Args:
-        units: hidden units of a level besides the output channels.
-        output_units: output channels.
-        levels: depth.
         features: width of float inputs.
         classes: classes of a classifier.
         outputs: values of a regressor.
-        vocabulary_size: values of integer inputs.
-        embedding_dim: width of their embedding.
-        return_sequences: predict at every step.
-        kernel_size: taps of the convolution.
         dilation_rate: dilation of all levels, or a cycle over them.
         weight_normalization: normalise the kernels.
-        input_dropout: variational rate before the core.
-        hidden_dropout: variational rate of the hidden-to-hidden path.
-        output_dropout: variational rate after the core.
-        weight_dropout: rate for elements of the kernels.
-        temporal_weight_dropout: drop only the older taps.
-        auxiliary_frequency: levels between auxiliary outputs.
-        auxiliary_weight: weight of their losses.
-        injection_frequency: levels between injections of the input.
-        unroll: unroll the levels in the graph instead of looping over them.
-        rematerialize: recompute levels in the backward pass to save memory.
-        dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **settings: of core and model.
     """
     if (classes is None) == (outputs is None):
         raise ValueError(
             "Either `classes` or `outputs` must be given. "
             f"Received: classes={classes}, outputs={outputs}."
         )
-    policy = policy_of(dtype)
-    core = TrellisNet(
-        units=units,
-        output_units=output_units,
-        levels=levels,
-        kernel_size=kernel_size,
-        dilation_rate=dilation_rate,
-        injection_frequency=injection_frequency,
-        auxiliary_frequency=auxiliary_frequency,
-        weight_normalization=weight_normalization,
-        hidden_dropout=hidden_dropout,
-        weight_dropout=weight_dropout,
-        temporal_weight_dropout=temporal_weight_dropout,
-        unroll=unroll,
-        rematerialize=rematerialize,
-        seed=seed,
-        dtype=policy,
-        name="trellisnet",
-    )
-    options: dict[str, Any] = {
-        "vocabulary_size": vocabulary_size,
-        "embedding_dim": embedding_dim,
-        "return_sequences": return_sequences,
-        "input_dropout": input_dropout,
-        "output_dropout": output_dropout,
-        "auxiliary_weight": auxiliary_weight,
-        "seed": None if seed is None else seed + 1,
-        "dtype": policy,
-        "name": name,
-    }
+    own, options = split_settings(settings, core_of)
+    own |= {"dilation_rate": dilation_rate, "weight_normalization": weight_normalization}
+    core = core_of(seed=seed, **own)
     if classes is not None:
-        model = SequenceClassifier(core, classes, **options)
-    else:
-        model = SequenceRegressor(core, outputs or 1, **options)
-    model.build((None, None) if vocabulary_size else (None, None, features))
-    return model
+        return classifier_of(core, classes, features, seed=seed, **options)
+    return regressor_of(core, outputs or 1, features, seed=seed, **options)
 
 
 # What Table 5 and the scripts disagree in. A script's `horizon` is its number of levels, and gives
 # the windows; those of the paper's variants are ours, made in the same way.
 
 
-def differences(paper: Mapping[str, Any], released: Mapping[str, Any]) -> str:
+Both = Mapping[str, tuple[Any, Any]]  # what Table 5 has, and the script
+
+
+def variants_of(both: Both) -> dict[str, dict[str, Any]]:
+    """The variants with the one's values and the other's."""
+    paper = {key: values[0] for key, values in both.items()}
+    released = {key: values[1] for key, values in both.items()}
+    return {"paper": paper, "released": released}
+
+
+def differences(both: Both) -> str:
     """Says of each value whose it is."""
     cells = (
-        f"{key.split('.')[-1]} {paper[key]:g} / {released[key]:g}"
-        for key in paper
+        f"{key.split('.')[-1]} {paper:g} / {released:g}"
+        for key, (paper, released) in both.items()
         if key not in ("parameters", "model.history", "data.length", "data.history")
     )
     return f"Table 5 of the paper / default of the released script: {', '.join(cells)}. "
@@ -282,6 +216,7 @@ def choice(taken: str) -> str:
 
 # Penn Treebank, words (Table 1; settings: Table 5, first column, and word_PTB)
 
+FAMILY: dict[str, Any] = {"family": "trellisnet", "paper": PAPER}
 PTB_WORD: dict[str, Any] = {
     "vocabulary_size": 10_000,
     "embedding_dim": 400,
@@ -297,21 +232,13 @@ PTB_WORD: dict[str, Any] = {
     "activation_regularization": 2.0,
     "temporal_activation_regularization": 1.0,
 }
-PTB_WORD_PAPER: dict[str, Any] = {
-    "model.levels": 55,
-    "model.auxiliary_frequency": 16,
-    "optimizer.l2": 1e-6,
-    "model.history": 55,
-    "data.length": 55,
-    "data.history": 55,
-}
-PTB_WORD_RELEASED: dict[str, Any] = {
-    "model.levels": 58,
-    "model.auxiliary_frequency": 12,
-    "optimizer.l2": 1.2e-6,
-    "model.history": 58,
-    "data.length": 52,
-    "data.history": 58,
+PTB_WORD_VALUES: Both = {
+    "model.levels": (55, 58),
+    "model.auxiliary_frequency": (16, 12),
+    "optimizer.l2": (1e-6, 1.2e-6),
+    "model.history": (55, 58),
+    "data.length": (55, 52),
+    "data.history": (55, 58),
 }
 
 PTB_WORD_TRAINING: dict[str, Any] = {
@@ -325,36 +252,33 @@ LARGER_NOTE = (
     "ours, the rest that of {}. "
 )
 
-
 register(
     language_model,
     Recipe(
         name="trellisnet_ptb_word",
-        family="trellisnet",
         task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model=PTB_WORD,
         reported=Reported("perplexity", 56.97, "TrellisNet paper, Table 1", "24M"),
         parameters=24_175_600,
-        variants={"paper": PTB_WORD_PAPER, "released": PTB_WORD_RELEASED},
-        notes=differences(PTB_WORD_PAPER, PTB_WORD_RELEASED)
+        variants=variants_of(PTB_WORD_VALUES),
+        notes=differences(PTB_WORD_VALUES)
         + choice("paper")
         + "Both have the same number of parameters.",
         **PTB_WORD_TRAINING,
     ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_large",
-        family="trellisnet",
         task="language_model",
         summary="The 1.4 times larger word-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={**PTB_WORD, "units": 1310},
         reported=Reported("perplexity", 56.80, "TrellisNet paper, Table 1", "33M"),
         parameters=32_881_640,
-        variants={"paper": PTB_WORD_PAPER, "released": PTB_WORD_RELEASED},
+        variants=variants_of(PTB_WORD_VALUES),
         notes=LARGER_NOTE.format("33M", "trellisnet_ptb_word")
-        + differences(PTB_WORD_PAPER, PTB_WORD_RELEASED)
+        + differences(PTB_WORD_VALUES)
         + choice("paper"),
         **PTB_WORD_TRAINING,
     ).variant("paper"),
@@ -371,47 +295,32 @@ PTB_WORD_MOS = {
     "experts": 15,
     "latent_dropout": 0.29,
 }
-_MOS_PAPER: dict[str, Any] = {
-    **PTB_WORD_PAPER,
-    "model.embedding_dropout": 0.05,
-    "model.output_dropout": 0.4,
-    "model.weight_dropout": 0.45,
-    "optimizer.global_clipnorm": 0.2,
+MOS_LARGE_VALUES: Both = {
+    **PTB_WORD_VALUES,
+    "model.embedding_dropout": (0.05, 0.1),
+    "model.output_dropout": (0.4, 0.45),
+    "model.weight_dropout": (0.45, 0.5),
+    "optimizer.global_clipnorm": (0.2, 0.225),
 }
-_MOS_RELEASED: dict[str, Any] = {
-    **PTB_WORD_RELEASED,
-    "model.embedding_dropout": 0.1,
-    "model.output_dropout": 0.45,
-    "model.weight_dropout": 0.5,
-    "optimizer.global_clipnorm": 0.225,
+MOS_VALUES: Both = {
+    **MOS_LARGE_VALUES,
+    "model.embedding_dim": (280, 400),
+    "model.output_units": (480, 400),
+    "parameters": (25_681_735, 26_587_615),
 }
-MOS_PAPER: dict[str, Any] = {
-    **_MOS_PAPER,
-    "model.embedding_dim": 280,
-    "model.output_units": 480,
-    "parameters": 25_681_735,
-}
-MOS_RELEASED: dict[str, Any] = {
-    **_MOS_RELEASED,
-    "model.embedding_dim": 400,
-    "model.output_units": 400,
-    "parameters": 26_587_615,
-}
-
 
 register(
     language_model,
     Recipe(
         name="trellisnet_ptb_word_mos",
-        family="trellisnet",
         task="language_model",
         summary="Word-level language model on Penn Treebank with a mixture of 15 softmaxes.",
-        paper=PAPER,
+        **FAMILY,
         model=PTB_WORD_MOS,
         reported=Reported("perplexity", 54.67, "TrellisNet paper, Table 1", "25M"),
         parameters=25_681_735,
-        variants={"paper": MOS_PAPER, "released": MOS_RELEASED},
-        notes=differences(MOS_PAPER, MOS_RELEASED)
+        variants=variants_of(MOS_VALUES),
+        notes=differences(MOS_VALUES)
         + choice("paper")
         + "The script's defaults are those of the model without a mixture; its variant is the 15 "
         "experts of Table 5 with them. The dropout of the latent vectors is the script's; Table 5 "
@@ -420,17 +329,16 @@ register(
     ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_mos_large",
-        family="trellisnet",
         task="language_model",
         summary="The 1.4 times larger language model on Penn Treebank with a mixture of 15 "
         "softmaxes.",
-        paper=PAPER,
+        **FAMILY,
         model={**PTB_WORD_MOS, "units": 1290},
         reported=Reported("perplexity", 54.19, "TrellisNet paper, Table 1", "34M"),
         parameters=33_872_495,
-        variants={"paper": _MOS_PAPER, "released": _MOS_RELEASED},
+        variants=variants_of(MOS_LARGE_VALUES),
         notes=LARGER_NOTE.format("34M", "trellisnet_ptb_word_mos")
-        + differences(_MOS_PAPER, _MOS_RELEASED)
+        + differences(MOS_LARGE_VALUES)
         + choice("paper")
         + "Both have the table's widths of 280 and 480.",
         **PTB_WORD_TRAINING,
@@ -440,34 +348,23 @@ register(
 
 # WikiText-103 (Table 2; settings: Table 5, third column, and word_WT103)
 
-WT103_PAPER: dict[str, Any] = {
-    "model.units": 2000,
-    "model.levels": 70,
-    "model.weight_dropout": 0.1,
-    "model.auxiliary_weight": 0.08,
-    "optimizer.global_clipnorm": 0.1,
-    "data.length": 70,
-    "parameters": 198_150_042,
+WT103_VALUES: Both = {
+    "model.units": (2000, 1600),
+    "model.levels": (70, 75),
+    "model.weight_dropout": (0.1, 0.0),
+    "model.auxiliary_weight": (0.08, 0.1),
+    "optimizer.global_clipnorm": (0.1, 0.07),
+    "data.length": (70, 75),
+    "parameters": (198_150_042, 181_710_042),
 }
-WT103_RELEASED: dict[str, Any] = {
-    "model.units": 1600,
-    "model.levels": 75,
-    "model.weight_dropout": 0.0,
-    "model.auxiliary_weight": 0.1,
-    "optimizer.global_clipnorm": 0.07,
-    "data.length": 75,
-    "parameters": 181_710_042,
-}
-
 
 register(
     language_model,
     Recipe(
         name="trellisnet_wt103",
-        family="trellisnet",
         task="language_model",
         summary="Word-level language model on WikiText-103 with a tied adaptive softmax.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 512,
@@ -490,8 +387,8 @@ register(
         epochs=25,
         reported=Reported("perplexity", 29.19, "TrellisNet paper, Table 2", "180M"),
         parameters=181_710_042,
-        variants={"paper": WT103_PAPER, "released": WT103_RELEASED},
-        notes=differences(WT103_PAPER, WT103_RELEASED)
+        variants=variants_of(WT103_VALUES),
+        notes=differences(WT103_VALUES)
         + choice("released")
         + "The script's width gives the reported 180M; that of Table 5 gives 198M. The tail "
         "vectors and biases of the adaptive softmax (1,539) belong to the criterion in the release "
@@ -503,38 +400,25 @@ register(
 
 # Penn Treebank, characters (Table 3; settings: Table 5, fourth column, and char_PTB)
 
-PTB_CHAR_PAPER: dict[str, Any] = {
-    "model.units": 1000,
-    "model.levels": 125,
-    "model.embedding_dropout": 0.0,
-    "model.hidden_dropout": 0.3,
-    "model.weight_dropout": 0.25,
-    "model.auxiliary_frequency": 70,
-    "optimizer.l2": 1e-6,
-    "data.length": 125,
-    "parameters": 13_464_450,
+PTB_CHAR_VALUES: Both = {
+    "model.units": (1000, 1050),
+    "model.levels": (125, 140),
+    "model.embedding_dropout": (0.0, 0.02),
+    "model.hidden_dropout": (0.3, 0.29),
+    "model.weight_dropout": (0.25, 0.26),
+    "model.auxiliary_frequency": (70, 80),
+    "optimizer.l2": (1e-6, 8e-7),
+    "data.length": (125, 140),
+    "parameters": (13_464_450, 14_525_050),
 }
-PTB_CHAR_RELEASED: dict[str, Any] = {
-    "model.units": 1050,
-    "model.levels": 140,
-    "model.embedding_dropout": 0.02,
-    "model.hidden_dropout": 0.29,
-    "model.weight_dropout": 0.26,
-    "model.auxiliary_frequency": 80,
-    "optimizer.l2": 8e-7,
-    "data.length": 140,
-    "parameters": 14_525_050,
-}
-
 
 register(
     language_model,
     Recipe(
         name="trellisnet_ptb_char",
-        family="trellisnet",
         task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 200,
@@ -554,8 +438,8 @@ register(
         epochs=400,
         reported=Reported("bits_per_character", 1.158, "TrellisNet paper, Table 3", "13.4M"),
         parameters=13_464_450,
-        variants={"paper": PTB_CHAR_PAPER, "released": PTB_CHAR_RELEASED},
-        notes=differences(PTB_CHAR_PAPER, PTB_CHAR_RELEASED)
+        variants=variants_of(PTB_CHAR_VALUES),
+        notes=differences(PTB_CHAR_VALUES)
         + choice("paper")
         + "The width of Table 5 gives the reported 13.4M, that of the script 14.5M.",
     ).variant("paper"),
@@ -576,19 +460,12 @@ PIXELS = {
     "hidden_dropout": 0.2,
     "weight_dropout": 0.1,
 }
-PIXELS_PAPER: dict[str, Any] = {
-    "model.units": 100,
-    "model.levels": 16,
-    "model.output_dropout": 0.2,
-    "optimizer.learning_rate": 2e-3,
-    "optimizer.l2": 1e-6,
-}
-PIXELS_RELEASED: dict[str, Any] = {
-    "model.units": 120,
-    "model.levels": 11,
-    "model.output_dropout": 0.1,
-    "optimizer.learning_rate": 4e-3,
-    "optimizer.l2": 0.0,
+PIXELS_VALUES: Both = {
+    "model.units": (100, 120),
+    "model.levels": (16, 11),
+    "model.output_dropout": (0.2, 0.1),
+    "optimizer.learning_rate": (2e-3, 4e-3),
+    "optimizer.l2": (1e-6, 0.0),
 }
 
 
@@ -599,10 +476,9 @@ def _pixels(
     here, paper, released = counts
     recipe = Recipe(
         name=f"trellisnet_{name}",
-        family="trellisnet",
         task="sequence_classifier",
         summary=summary,
-        paper=PAPER,
+        **FAMILY,
         model={**PIXELS, "features": features},
         data=DataSpec(name, batch_size=64),
         optimizer=OptimizerSpec("Adam", learning_rate=4e-3, global_clipnorm=0.5),
@@ -611,11 +487,8 @@ def _pixels(
         epochs=200,
         reported=Reported("accuracy", accuracy, "TrellisNet paper, Table 4", "8M"),
         parameters=here,
-        variants={
-            "paper": {**PIXELS_PAPER, "parameters": paper},
-            "released": {**PIXELS_RELEASED, "parameters": released},
-        },
-        notes=differences(PIXELS_PAPER, PIXELS_RELEASED) + "Neither width gives the reported 8M "
+        variants=variants_of({**PIXELS_VALUES, "parameters": (paper, released)}),
+        notes=differences(PIXELS_VALUES) + "Neither width gives the reported 8M "
         f"({paper:,} and {released:,} parameters); 1000 units do. The values here are the script's "
         "with this width, which is ours. The paper does not give the dilations of its 16 layers; "
         "variant='paper' repeats those of the script. The script's dropout of the input and of the "
@@ -655,15 +528,19 @@ register(
 # Long-memory tasks (Hochreiter and Schmidhuber, 1997, in the form of Bai et al., 2018). The paper
 # has no such rows.
 
+MEMORY: dict[str, Any] = {
+    "optimizer": OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
+    "notes": "A task of Bai et al., 2018, with settings of ours; the TrellisNet paper does not "
+    "report it.",
+}
 
 register(
     sequence_reader,
     Recipe(
         name="trellisnet_copy_memory",
-        family="trellisnet",
         task="sequence_classifier",
         summary="Recall ten symbols after a long delay.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10,
             "embedding_dim": 10,
@@ -675,19 +552,16 @@ register(
             "dilation_rate": list(PIXEL_DILATIONS),
         },
         data=DataSpec("copy_memory", batch_size=32, options={"delay": 500}),
-        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
         epochs=20,
         reported=Reported("accuracy", None, "no figure in the paper", ""),
         parameters=89_410,
-        notes="A task of Bai et al., 2018, with settings of ours; the TrellisNet paper does "
-        "not report it.",
+        **MEMORY,
     ),
     Recipe(
         name="trellisnet_adding",
-        family="trellisnet",
         task="sequence_regressor",
         summary="Add two marked numbers of a long sequence.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "features": 2,
             "outputs": 1,
@@ -697,30 +571,24 @@ register(
             "dilation_rate": list(PIXEL_DILATIONS),
         },
         data=DataSpec("adding", batch_size=32, length=600),
-        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=0.5),
         epochs=10,
         monitor="val_mse",
         reported=Reported("mse", None, "no figure in the paper", ""),
         parameters=53_461,
-        notes="A task of Bai et al., 2018, with settings of ours; the TrellisNet paper does "
-        "not report it.",
+        **MEMORY,
     ),
 )
 
 
 # The default of `keras-seq train`
 
-
 register(
     language_model,
     Recipe(
         name="trellisnet_python_docs",
-        family="trellisnet",
         task="language_model",
-        summary="Small character-level language model on the documentation that ships with Python.",
-        paper=PAPER,
         model={
-            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
             "units": 32,
             "output_units": 64,
@@ -728,13 +596,10 @@ register(
             "weight_normalization": True,
             "carry_state": True,
         },
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-2, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=6,
         jit_compile=True,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=130_467,
         notes="Settings of ours, for a first run in under three minutes on two CPU cores.",
+        **python_docs(1e-2),
+        **FAMILY,
     ),
 )
