@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_seq.layers import DeepEquilibrium
-from keras_seq.zoo._around_core import after
+from keras_seq.zoo.builders import after
 
 
 def equilibrium_of(

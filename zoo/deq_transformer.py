@@ -16,11 +16,12 @@ from keras_seq.layers import (
     DEQTransformerCell,
 )
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, language_model_of, policy_of
 from keras_seq.zoo._equilibrium import equilibrium_of
+from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
-from keras_seq.zoo.settings import takes_settings_of
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
 
@@ -98,6 +99,9 @@ def core_of(
 
 
 @takes_settings_of(core_of)
+@takes_settings_of(
+    language_model_of, "input_dropout", "output_dropout", "auxiliary_weight", "carry_state"
+)
 def language_model(
     *,
     vocabulary_size: int,
@@ -107,10 +111,6 @@ def language_model(
     cutoffs: Sequence[int] = (),
     div_value: float = 1,
     tie_projections: bool = False,
-    input_dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    auxiliary_weight: float = 0.0,
-    carry_state: bool = False,
     seed: int | None = None,
     **settings,
 ) -> LanguageModel:
@@ -125,19 +125,16 @@ def language_model(
         cutoffs: first ids of the clusters but the first, for `"adaptive"`.
         div_value: by how much vectors narrow from cluster to cluster.
         tie_projections: whether embedding and softmax share the projections of the clusters.
-        input_dropout: variational rate before the core.
-        output_dropout: variational rate after the core.
-        auxiliary_weight: weight of the losses of `correction_steps`.
-        carry_state: carry the memory from window to window.
         seed: seed of initialisation and dropout.
-        **settings: of `core_of`.
+        **settings: of core and model.
     """
-    core = core_of(units=units, seed=seed, **settings)
+    own, options = split_settings(settings, core_of)
+    core = core_of(units=units, seed=seed, **own)
     if head not in ("tied", "softmax", "adaptive"):
         raise ValueError(
             f"`head` must be 'tied', 'softmax' or 'adaptive'. Received: head={head!r}."
         )
-    options: dict[str, Any] = {"head": head}
+    options["head"] = head
     width = units if embedding_dim is None else embedding_dim
     if head == "adaptive":
         adaptive = {
@@ -165,27 +162,16 @@ def language_model(
             **adaptive,
         )
         width = units  # what the core reads
-    return language_model_of(
-        core,
-        vocabulary_size,
-        width,
-        **options,
-        input_dropout=input_dropout,
-        output_dropout=output_dropout,
-        auxiliary_weight=auxiliary_weight,
-        carry_state=carry_state,
-        seed=after(seed),
-    )
+    return language_model_of(core, vocabulary_size, width, seed=seed, **options)
 
 
 @takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "input_dropout", "output_dropout")
 def sequence_classifier(
     *,
     vocabulary_size: int,
     embedding_dim: int,
     classes: int,
-    input_dropout: float = 0.0,
-    output_dropout: float = 0.0,
     seed: int | None = None,
     **settings,
 ) -> SequenceClassifier:
@@ -195,35 +181,24 @@ def sequence_classifier(
         vocabulary_size: values of the input.
         embedding_dim: width of its embedding.
         classes: classes of a step.
-        input_dropout: variational rate before the core.
-        output_dropout: variational rate after the core.
         seed: seed of initialisation and dropout.
-        **settings: of `core_of`.
+        **settings: of core and model.
     """
-    core = core_of(seed=seed, **settings)
-    model = SequenceClassifier(
-        core,
-        classes,
-        vocabulary_size=vocabulary_size,
-        embedding_dim=embedding_dim,
-        return_sequences=True,
-        input_dropout=input_dropout,
-        output_dropout=output_dropout,
-        seed=after(seed),
-        dtype=core.dtype_policy,
-    )
-    model.build((None, None))
-    return model
+    own, options = split_settings(settings, core_of)
+    core = core_of(seed=seed, **own)
+    options |= {"vocabulary_size": vocabulary_size, "embedding_dim": embedding_dim}
+    return classifier_of(core, classes, return_sequences=True, seed=seed, **options)
 
+
+FAMILY: dict[str, Any] = {"family": "deq_transformer", "paper": PAPER}
 
 register(
     language_model,
     Recipe(
         name="deq_transformer_ptb_word",
-        family="deq_transformer",
         task="language_model",
         summary="Word-level language model on Penn Treebank: a transformer of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10_000,
             "units": 480,
@@ -265,15 +240,13 @@ _REGULARIZED: dict[str, Any] = {
     "reported.size": "98M",
 }
 
-
 register(
     language_model,
     Recipe(
         name="deq_transformer_wt103",
-        family="deq_transformer",
         task="language_model",
         summary="Word-level language model on WikiText-103: a transformer of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 700,
@@ -359,15 +332,13 @@ register(
     ),
 )
 
-
 register(
     sequence_classifier,
     Recipe(
         name="deq_transformer_copy_memory",
-        family="deq_transformer",
         task="sequence_classifier",
         summary="Recall ten symbols after a long delay: a transformer of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10,
             "embedding_dim": 32,
@@ -398,17 +369,13 @@ register(
     ),
 )
 
-
 register(
     language_model,
     Recipe(
         name="deq_transformer_python_docs",
-        family="deq_transformer",
         task="language_model",
-        summary="Small character-level transformer of infinite depth on Python's documentation.",
-        paper=PAPER,
         model={
-            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "units": 96,
             "heads": 4,
             "inner_units": 384,
@@ -424,15 +391,16 @@ register(
             "jacobian_frequency": 0.5,
             "carry_state": True,
         },
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=2e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=6,
         jit_compile=True,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=159_075,
         notes="Settings of ours. Evaluation has a longer memory and more solver steps than "
         "training. Post-norm and without the weight of the Jacobian it reached the same loss, with "
         "solves that end at a residual of 0.09.",
+        **python_docs(
+            2e-3,
+            summary="Small character-level transformer of infinite depth on "
+            "Python's documentation.",
+        ),
+        **FAMILY,
     ),
 )

@@ -7,13 +7,14 @@ TrellisNet of the same size, with a solver in place of the levels.
 from collections.abc import Sequence
 from typing import Any
 
-from keras_seq.layers import AdaptiveSoftmax, DeepEquilibrium, DEQTrellisCell
+from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo._around_core import after, language_model_of, policy_of
 from keras_seq.zoo._equilibrium import equilibrium_of
+from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of, split_head
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
-from keras_seq.zoo.settings import takes_settings_of
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = "Bai, Kolter, Koltun: Deep Equilibrium Models. NeurIPS 2019."
 
@@ -63,22 +64,18 @@ def core_of(
 
 
 @takes_settings_of(core_of)
+@takes_settings_of(
+    language_model_of,
+    *("embedding_dropout", "input_dropout", "output_dropout", "auxiliary_weight"),
+    *("activation_regularization", "temporal_activation_regularization"),
+    *("history", "carry_state"),
+)
 def language_model(
     *,
     vocabulary_size: int,
     embedding_dim: int,
-    units: int,
-    output_units: int,
     head: str = "tied",
     cutoffs: Sequence[int] = (),
-    embedding_dropout: float = 0.0,
-    input_dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    auxiliary_weight: float = 0.0,
-    activation_regularization: float = 0.0,
-    temporal_activation_regularization: float = 0.0,
-    history: int = 0,
-    carry_state: bool = False,
     seed: int | None = None,
     **settings,
 ) -> LanguageModel:
@@ -86,61 +83,25 @@ def language_model(
 
     Args:
         vocabulary_size: number of tokens.
-        embedding_dim: width of the embedding.
-        units: hidden units besides the output channels.
-        output_units: output channels; equal to `embedding_dim` with a tied head.
+        embedding_dim: width of the embedding; `output_units` with a tied head.
         head: `"tied"`, `"softmax"` or `"adaptive"` (tied split softmax).
         cutoffs: ends of all but the last split of the adaptive softmax.
-        embedding_dropout: rate for rows of the embedding.
-        input_dropout: variational rate before the core.
-        output_dropout: variational rate after the core.
-        auxiliary_weight: weight of the losses of `correction_steps`.
-        activation_regularization: weight of the mean squared output.
-        temporal_activation_regularization: weight of the mean squared difference of successive
-            outputs.
-        history: leading steps of a window without loss.
-        carry_state: carry the state from window to window.
         seed: seed of initialisation and dropout.
-        **settings: of `core_of`.
+        **settings: of core and model.
     """
-    core = core_of(units=units, output_units=output_units, seed=seed, **settings)
-    if head not in ("tied", "softmax", "adaptive"):
-        raise ValueError(
-            f"`head` must be 'tied', 'softmax' or 'adaptive'. Received: head={head!r}."
-        )
-    options: dict[str, Any] = {"head": head}
-    if head == "adaptive":
-        options["head"] = AdaptiveSoftmax(
-            vocabulary_size, cutoffs=cutoffs, tied=True, dtype=core.dtype_policy, name="head"
-        )
-    return language_model_of(
-        core,
-        vocabulary_size,
-        embedding_dim,
-        **options,
-        embedding_dropout=embedding_dropout,
-        input_dropout=input_dropout,
-        output_dropout=output_dropout,
-        auxiliary_weight=auxiliary_weight,
-        activation_regularization=activation_regularization,
-        temporal_activation_regularization=temporal_activation_regularization,
-        history=history,
-        carry_state=carry_state,
-        seed=after(seed),
-    )
+    own, options = split_settings(settings, core_of)
+    core = core_of(seed=seed, **own)
+    options["head"] = split_head(head, vocabulary_size, cutoffs, core.dtype_policy)
+    return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
 
 
 @takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "input_dropout", "output_dropout", "auxiliary_weight")
 def sequence_classifier(
     *,
     vocabulary_size: int,
     embedding_dim: int,
     classes: int,
-    units: int,
-    output_units: int,
-    input_dropout: float = 0.0,
-    output_dropout: float = 0.0,
-    auxiliary_weight: float = 0.0,
     seed: int | None = None,
     **settings,
 ) -> SequenceClassifier:
@@ -150,39 +111,24 @@ def sequence_classifier(
         vocabulary_size: values of the input.
         embedding_dim: width of its embedding.
         classes: classes of a step.
-        units: hidden units besides the output channels.
-        output_units: output channels.
-        input_dropout: variational rate before the core.
-        output_dropout: variational rate after the core.
-        auxiliary_weight: weight of the losses of `correction_steps`.
         seed: seed of initialisation and dropout.
-        **settings: of `core_of`.
+        **settings: of core and model.
     """
-    core = core_of(units=units, output_units=output_units, seed=seed, **settings)
-    model = SequenceClassifier(
-        core,
-        classes,
-        vocabulary_size=vocabulary_size,
-        embedding_dim=embedding_dim,
-        return_sequences=True,
-        input_dropout=input_dropout,
-        output_dropout=output_dropout,
-        auxiliary_weight=auxiliary_weight,
-        seed=after(seed),
-        dtype=core.dtype_policy,
-    )
-    model.build((None, None))
-    return model
+    own, options = split_settings(settings, core_of)
+    core = core_of(seed=seed, **own)
+    options |= {"vocabulary_size": vocabulary_size, "embedding_dim": embedding_dim}
+    return classifier_of(core, classes, return_sequences=True, seed=seed, **options)
 
+
+FAMILY: dict[str, Any] = {"family": "deq_trellisnet", "paper": PAPER}
 
 register(
     language_model,
     Recipe(
         name="deq_trellisnet_ptb_word",
-        family="deq_trellisnet",
         task="language_model",
         summary="Word-level language model on Penn Treebank, of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10_000,
             "embedding_dim": 400,
@@ -218,10 +164,9 @@ register(
     ),
     Recipe(
         name="deq_trellisnet_wt103",
-        family="deq_trellisnet",
         task="language_model",
         summary="Word-level language model on WikiText-103, of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 500,
@@ -260,10 +205,9 @@ register(
     ),
     Recipe(
         name="deq_trellisnet_ptb_char",
-        family="deq_trellisnet",
         task="language_model",
         summary="Character-level language model on Penn Treebank, of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 200,
@@ -293,15 +237,13 @@ register(
     ),
 )
 
-
 register(
     sequence_classifier,
     Recipe(
         name="deq_trellisnet_copy_memory",
-        family="deq_trellisnet",
         task="sequence_classifier",
         summary="Recall ten symbols after a long delay, with a model of infinite depth.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10,
             "embedding_dim": 10,
@@ -322,17 +264,13 @@ register(
     ),
 )
 
-
 register(
     language_model,
     Recipe(
         name="deq_trellisnet_python_docs",
-        family="deq_trellisnet",
         task="language_model",
-        summary="Small character-level language model of infinite depth on Python's documentation.",
-        paper=PAPER,
         model={
-            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
             "units": 32,
             "output_units": 64,
@@ -344,12 +282,7 @@ register(
             "pretrain_levels": 12,
             "carry_state": True,
         },
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=1e-2, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=5,
         jit_compile=True,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=130_851,
         variants={
             "unrolled": {
@@ -361,5 +294,12 @@ register(
         },
         notes="Settings of ours, near `trellisnet_python_docs`. `variant='unrolled'` is the "
         "network of 12 levels with the same weights in all of them.",
+        **python_docs(
+            1e-2,
+            epochs=5,
+            summary="Small character-level language model of infinite depth on "
+            "Python's documentation.",
+        ),
+        **FAMILY,
     ),
 )

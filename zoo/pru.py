@@ -10,9 +10,11 @@ from typing import Any
 
 from keras_seq.layers import LSTM, PRU, RecurrentStack
 from keras_seq.models import LanguageModel
-from keras_seq.zoo._around_core import policy_of
-from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
+from keras_seq.zoo.builders import after, language_model_of, policy_of
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported
 from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import takes_settings_of
 
 PAPER = (
     "Mehta, Koncel-Kedziorski, Rastegari, Hajishirzi: Pyramidal Recurrent Unit for Language "
@@ -24,6 +26,7 @@ TABLE_1 = "PRU paper, Table 1"
 UNITS_OF_GROUPS = {1: 1000, 2: 1200, 4: 1400}
 
 
+@takes_settings_of(language_model_of, "embedding_dropout", "activation_regularization", "name")
 def language_model(
     *,
     vocabulary_size: int,
@@ -39,17 +42,15 @@ def language_model(
     split: str = "released",
     residual: bool = True,
     variational: bool = False,
-    embedding_dropout: float = 0.0,
     input_dropout: float = 0.0,
     dropout: float = 0.0,
     output_dropout: float = 0.0,
     weight_dropout: float = 0.0,
-    activation_regularization: float = 0.0,
     temporal_activation_regularization: float = 0.0,
     carry_state: bool = True,
     dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **options: Any,
 ) -> LanguageModel:
     """Builds a language model of several recurrent layers with a tied softmax.
 
@@ -68,18 +69,16 @@ def language_model(
         residual: add the input to the gates where the widths agree.
         variational: one dropout mask for all steps of a sequence, before, between and after the
             layers; otherwise each step has its own.
-        embedding_dropout: rate for rows of the embedding.
         input_dropout: rate before the first layer.
         dropout: rate between the layers.
         output_dropout: rate after the last layer.
         weight_dropout: rate for elements of the recurrent kernels.
-        activation_regularization: weight of the mean squared output.
         temporal_activation_regularization: weight of the mean squared difference of successive
             outputs.
         carry_state: carry the state from window to window.
         dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **options: of the model.
     """
     if unit not in ("pru", "lstm"):
         raise ValueError(f"`unit` must be 'pru' or 'lstm'. Received: unit={unit!r}.")
@@ -90,27 +89,23 @@ def language_model(
                 f"Received: groups={groups}, units=None."
             )
         units = UNITS_OF_GROUPS[groups]
-    policy = policy_of(dtype)
-    widths = [units] * (layers - 1) + [embedding_dim]
-    recurrent = []
-    for index, width in enumerate(widths):
-        options: dict[str, Any] = {
-            "weight_dropout": weight_dropout,
-            "seed": None if seed is None else seed + 10 + index,
-            "dtype": policy,
-            "name": f"{unit}_{index + 1}",
+    own: dict[str, Any] = {"weight_dropout": weight_dropout, "dtype": policy_of(dtype)}
+    if unit == "pru":
+        own |= {
+            "levels": levels,
+            "groups": groups,
+            "input_transform": input_transform,
+            "context_transform": context_transform,
+            "subsampling": subsampling,
+            "split": split,
+            "residual": residual,
         }
-        if unit == "pru":
-            options |= {
-                "levels": levels,
-                "groups": groups,
-                "input_transform": input_transform,
-                "context_transform": context_transform,
-                "subsampling": subsampling,
-                "split": split,
-                "residual": residual,
-            }
-        recurrent.append(PRU(width, **options) if unit == "pru" else LSTM(width, **options))
+    kind = PRU if unit == "pru" else LSTM
+    widths = [units] * (layers - 1) + [embedding_dim]
+    recurrent = [
+        kind(width, seed=after(seed, 10 + index), name=f"{unit}_{index + 1}", **own)
+        for index, width in enumerate(widths)
+    ]
     # The model's own dropout is variational. The other kind is the stack's, and with it the
     # regulariser that acts before the dropout of the output.
     outer: dict[str, Any] = {"input_dropout": input_dropout, "output_dropout": output_dropout}
@@ -120,28 +115,17 @@ def language_model(
         dropout=dropout,
         variational=variational,
         seed=seed,
-        dtype=policy,
+        dtype=own["dtype"],
         name="recurrent_stack",
         **({} if variational else outer),
     )
-    model = LanguageModel(
-        vocabulary_size=vocabulary_size,
-        embedding_dim=embedding_dim,
-        core=core,
-        embedding_dropout=embedding_dropout,
-        activation_regularization=activation_regularization,
-        carry_state=carry_state,
-        seed=None if seed is None else seed + 1,
-        dtype=policy,
-        name=name,
-        **(outer if variational else {}),
-    )
-    model.build((None, None))
-    return model
+    options |= {"carry_state": carry_state, **(outer if variational else {})}
+    return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
 
 
 # Standard dropout (Table 1; section 4.1 and the defaults of the released script)
 
+FAMILY: dict[str, Any] = {"family": "pru", "task": "language_model"}
 STANDARD: dict[str, Any] = {
     "embedding_dim": 400,
     "units": None,
@@ -262,8 +246,7 @@ register(
     language_model,
     Recipe(
         name="pru_ptb_word",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="Three pyramidal recurrent layers with standard dropout on Penn Treebank.",
         paper=PAPER,
         model={"vocabulary_size": 10_000, "groups": 4, **STANDARD},
@@ -288,8 +271,7 @@ register(
     ),
     Recipe(
         name="pru_wikitext2",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="Three pyramidal recurrent layers with standard dropout on WikiText-2.",
         paper=PAPER,
         model={"vocabulary_size": 33_278, "groups": 4, **STANDARD},
@@ -314,13 +296,11 @@ register(
 
 LSTM_STANDARD = {**STANDARD, "unit": "lstm", "units": 1000}
 
-
 register(
     language_model,
     Recipe(
         name="lstm_ptb_word",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="The LSTM that pru_ptb_word is compared with.",
         paper=PAPER,
         model={"vocabulary_size": 10_000, **LSTM_STANDARD},
@@ -339,8 +319,7 @@ register(
     ),
     Recipe(
         name="lstm_wikitext2",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="The LSTM that pru_wikitext2 is compared with.",
         paper=PAPER,
         model={"vocabulary_size": 33_278, **LSTM_STANDARD},
@@ -413,8 +392,7 @@ register(
     language_model,
     Recipe(
         name="awd_pru_ptb_word",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="Pyramidal recurrent layers with the regularisation of AWD-LSTM on Penn Treebank.",
         paper=PAPER,
         model={"vocabulary_size": 10_000, "groups": 4, "units": 1400, **ADVANCED},
@@ -427,8 +405,7 @@ register(
     ),
     Recipe(
         name="awd_pru_wikitext2",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="Pyramidal recurrent layers with the regularisation of AWD-LSTM on WikiText-2.",
         paper=PAPER,
         model={"vocabulary_size": 33_278, "groups": 4, "units": 1400, **ADVANCED_WIKITEXT2},
@@ -447,13 +424,11 @@ AWD_PAPER = (
     "(The twin of AWD-PRU.)"
 )
 
-
 register(
     language_model,
     Recipe(
         name="awd_lstm_ptb_word",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="AWD-LSTM on Penn Treebank, the twin of awd_pru_ptb_word.",
         paper=AWD_PAPER,
         model={"vocabulary_size": 10_000, "unit": "lstm", "units": 1150, **ADVANCED},
@@ -465,8 +440,7 @@ register(
     ),
     Recipe(
         name="awd_lstm_wikitext2",
-        family="pru",
-        task="language_model",
+        **FAMILY,
         summary="AWD-LSTM on WikiText-2, the twin of awd_pru_wikitext2.",
         paper=AWD_PAPER,
         model={"vocabulary_size": 33_278, "unit": "lstm", "units": 1150, **ADVANCED_WIKITEXT2},
@@ -481,29 +455,22 @@ register(
 
 # Python's documentation
 
-
 register(
     language_model,
     Recipe(
         name="pru_python_docs",
-        family="pru",
-        task="language_model",
-        summary="Small character-level language model on the documentation that ships with Python.",
         paper=PAPER,
         model={
-            "vocabulary_size": 99,
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 96,
             "units": 256,
             "layers": 2,
             "levels": 2,
             "groups": 4,
         },
-        data=DataSpec("python_docs_char", batch_size=32, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=4e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=4,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=259_203,
         notes="Settings of ours, for a first run in a few minutes on two CPU cores.",
+        **python_docs(4e-3, epochs=4, batch_size=32),
+        **FAMILY,
     ),
 )

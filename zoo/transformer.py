@@ -136,7 +136,6 @@ SIZES_NOTE = (
     "before each sublayer. "
 )
 
-
 register(
     sequence_classifier,
     Recipe(
@@ -160,7 +159,6 @@ register(
     ),
 )
 
-
 register(
     frame_model,
     Recipe(
@@ -183,7 +181,6 @@ register(
         + "The dropout of 0.2 is ours, the paper's is 0.1 (section 4.2).",
     ),
 )
-
 
 register(
     language_model,

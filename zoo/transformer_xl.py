@@ -10,9 +10,11 @@ import keras
 
 from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, TransformerXL
 from keras_seq.models import LanguageModel
-from keras_seq.zoo._around_core import after, language_model_of, policy_of
+from keras_seq.zoo.builders import language_model_of, policy_of
+from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
+from keras_seq.zoo.settings import takes_settings_of
 
 PAPER = (
     "Dai, Yang, Yang, Carbonell, Le, Salakhutdinov: Transformer-XL: Attentive Language Models "
@@ -20,6 +22,7 @@ PAPER = (
 )
 
 
+@takes_settings_of(language_model_of, "embedding_dropout", "name")
 def language_model(
     *,
     vocabulary_size: int,
@@ -35,14 +38,13 @@ def language_model(
     normalize_first: bool = False,
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
-    embedding_dropout: float = 0.0,
     head: str = "tied",
     cutoffs: Sequence[int] = (),
     div_value: float = 1,
     carry_state: bool = True,
     dtype: str | None = None,
     seed: int | None = None,
-    name: str | None = None,
+    **options: Any,
 ) -> LanguageModel:
     """Builds a Transformer-XL language model.
 
@@ -60,7 +62,6 @@ def language_model(
         normalize_first: normalise before each sublayer, not after it.
         dropout: rate of the dropout of values.
         attention_dropout: rate of the dropout of attention probabilities.
-        embedding_dropout: rate for rows of the embedding.
         head: `"tied"`, `"softmax"`, or `"adaptive"`: the adaptive softmax with the tables of the
             embedding.
         cutoffs: first ids of the clusters but the first, for `"adaptive"`.
@@ -68,7 +69,7 @@ def language_model(
         carry_state: carry the memory from window to window.
         dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        name: the model's name.
+        **options: of the model.
     """
     policy = policy_of(dtype)
     core = TransformerXL(
@@ -87,7 +88,7 @@ def language_model(
         dtype=policy,
         name="transformer_xl",
     )
-    options: dict[str, Any] = {"head": head}
+    options |= {"head": head, "carry_state": carry_state}
     # The embedding also multiplies by the square root of the width, as the paper's code does.
     options["embedding"] = AdaptiveEmbedding(
         vocabulary_size,
@@ -110,26 +111,17 @@ def language_model(
             dtype=policy,
             name="head",
         )
-    return language_model_of(
-        core,
-        vocabulary_size,
-        units,
-        embedding_dropout=embedding_dropout,
-        carry_state=carry_state,
-        seed=after(seed),
-        name=name,
-        **options,
-    )
+    return language_model_of(core, vocabulary_size, units, seed=seed, **options)
 
+
+FAMILY: dict[str, Any] = {"family": "transformer_xl", "task": "language_model", "paper": PAPER}
 
 register(
     language_model,
     Recipe(
         name="transformer_xl_ptb_word",
-        family="transformer_xl",
-        task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 10_000,
             "units": 380,
@@ -175,10 +167,8 @@ register(
     ),
     Recipe(
         name="transformer_xl_ptb_char",
-        family="transformer_xl",
-        task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 50,
             "units": 256,
@@ -199,10 +189,8 @@ register(
     ),
     Recipe(
         name="transformer_xl_wt103",
-        family="transformer_xl",
-        task="language_model",
         summary="Word-level language model on WikiText-103: the base model.",
-        paper=PAPER,
+        **FAMILY,
         model={
             "vocabulary_size": 267_735,
             "units": 410,
@@ -236,12 +224,8 @@ register(
     ),
     Recipe(
         name="transformer_xl_python_docs",
-        family="transformer_xl",
-        task="language_model",
-        summary="Small character-level language model on the documentation that ships with Python.",
-        paper=PAPER,
         model={
-            "vocabulary_size": 99,  # with Python 3.11; training takes it from the data
+            "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "units": 96,
             "levels": 3,
             "heads": 4,
@@ -250,13 +234,10 @@ register(
             "span": 64,
             "normalize_first": True,
         },
-        data=DataSpec("python_docs_char", batch_size=16, eval_batch_size=8, length=64),
-        optimizer=OptimizerSpec("Adam", learning_rate=3e-3, global_clipnorm=1.0),
-        schedule=ScheduleSpec("cosine", minimum=1e-4, warmup=0.05),
-        epochs=6,
-        reported=Reported("bits_per_character", None, "no figure in the paper", ""),
         parameters=371_811,
         notes="Settings of ours. Each level looks back 63 steps, so that the memory holds all that "
         "a step sees and generation equals the full pass.",
+        **python_docs(3e-3),
+        **FAMILY,
     ),
 )
