@@ -115,39 +115,56 @@ def test_mixed_precision(name):
 
 
 def functional(names) -> keras.Model:
-    """A model of all layers: outputs and state of a first piece, and what follows upon these."""
+    """A model of all layers: outputs and state of a first piece, what follows upon these, and upon
+    states that come as inputs.
+    """
     first, second = keras.Input((None, WIDTH)), keras.Input((None, WIDTH))
-    results = {}
+    inputs, results = [first, second], {}
     for index, name in enumerate(names):
         layer = CAUSAL[name](name=f"layer_{index}")
         outputs, state = layer(first, return_state=True)
         assert outputs.shape == (None, None, layer.output_units)
         keras.tree.assert_same_structure(state, layer.get_initial_state(1))
-        results[name] = outputs, state, layer(second, initial_state=state)
-    return keras.Model([first, second], results)
+        given = keras.tree.map_structure(
+            lambda part: keras.Input([size or None for size in part.shape[1:]], dtype=part.dtype),
+            layer.get_initial_state(1),
+        )
+        inputs += flatten(given)
+        after = layer(second, initial_state=state), layer(second, initial_state=given)
+        results[name] = outputs, state, *after
+    return keras.Model(inputs, results)
 
 
 @every_layer
 def test_functional_models_load_in_a_fresh_process(names, tmp_path):
     a, b = sequence(3), sequence(2, seed=1)
     model = functional(names)
-    answers = model([a, b])
+    expected, states = {}, []
     for index, name in enumerate(names):
         layer = model.get_layer(f"layer_{index}")
         outputs, state = layer(a, return_state=True)
-        equal(answers[name], (outputs, state, layer(b, initial_state=state)), err_msg=name)
+        states += [np.asarray(part) for part in flatten(state)]
+        after = layer(b, initial_state=state)
+        expected[name] = outputs, state, after, after
+    answers = model([a, b, *states])
+    for name in names:
+        equal(answers[name], expected[name], err_msg=name)
         symbolic = model.output[name]
         keras.tree.assert_same_structure(symbolic, answers[name])
         for spec, value in zip(flatten(symbolic), flatten(answers[name]), strict=True):
             sizes = zip(spec.shape, value.shape, strict=True)
             assert all(size in (None, real) for size, real in sizes), name
             assert spec.dtype == keras.backend.standardize_dtype(value.dtype), name
-    cases = [(model, [a, b])]
+    cases = [(model, [a, b, *states])]
     x = keras.Input((None, WIDTH))
     apart = ("PRUCell", "DEQTransformerCell", "DEQTrellisCell")  # within PRU and DeepEquilibrium
     parts = [PARTS[name](name=f"part_{name}")(x) for name in PARTS if name not in apart]
     parts.append(keras.layers.RNN(PARTS["PRUCell"]())(x))
-    cases.append((keras.Model(x, parts), a))
+    cases.append((keras.Model(x, [*parts, layers.VariationalDropout(0.5)(x)]), a))
+    ids = keras.Input((None,), dtype="int32")
+    vectors = layers.AdaptiveEmbedding(9, WIDTH, cutoffs=[4], div_value=2)(ids)
+    words = keras.Model(ids, layers.EmbeddingDropout(0.5, 9)(vectors, ids))
+    cases.append((words, np.array([[1, 8, 5]], "int32")))
     check_fresh_process(cases, tmp_path, rtol=1e-4)
 
 

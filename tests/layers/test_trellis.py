@@ -8,11 +8,7 @@ from layer_checks import (
     check_causal,
     check_chunks,
     check_config,
-    check_export,
-    check_fresh_process,
     check_gradients,
-    check_jit,
-    check_mixed_precision,
     check_unknown_argument_refused,
     wrap,
 )
@@ -241,16 +237,6 @@ def test_a_function_as_gates(tmp_path):
     np.testing.assert_allclose(again(x), model(x), atol=1e-6)
 
 
-def test_mixed_precision_jit_and_export(tmp_path):
-    x = inputs()
-    check_mixed_precision(lambda dtype: make(dtype=dtype), x)
-    layer = make(weight_normalization=True, dilation_rate=(1, 2))
-    layer(x)
-    check_jit(lambda v: layer(v), x)
-    check_jit(lambda v: layer(v, initial_state=layer.get_initial_state(2), return_state=True), x)
-    check_export(wrap(layer, (None, 3)), [inputs(length=4), inputs(3, 17)], tmp_path / "saved")
-
-
 def test_gradients_under_jit_equal_the_graph():
     layer, x = make(levels=5, rematerialize=True), tf.constant(inputs())
     layer.build(x.shape)
@@ -261,15 +247,6 @@ def test_gradients_under_jit_equal_the_graph():
 
     for a, b in zip(run(False), run(True), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_loads_in_a_fresh_process(tmp_path):
-    x = inputs()
-    stack = [keras.layers.LSTM(4, return_sequences=True) for _ in range(2)]
-    stack[1](stack[0](x))
-    layers = [make(**options) for options in SHAPES.values()]
-    layers.append(TrellisNet.from_rnn(stack, horizon=3))
-    check_fresh_process([(wrap(layer, (None, 3)), x) for layer in layers], tmp_path)
 
 
 def test_errors_name_the_argument():
