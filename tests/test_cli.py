@@ -247,6 +247,7 @@ def test_weights_of_a_name(run, tmp_path):
         (("evaluate", "nowhere", "--dynamic", "--dynamic-steps", "0"), "greater than or equal"),
         (("convert", "x.pt", "trellisnet_python_docs", "--to", "y.txt"), "--to must end in"),
         (("generate", "trellisnet_adding"), "no language model"),
+        (("generate", "/no/such/run"), "neither a run folder"),
         (("paint",), "No such command"),
         (("train", "--set", "optimizer.name=NonMonotoneTrigger"), "RAdam, RMSprop. Received"),
         (("train", "--set", "optimizer.options.momentun=0.9"), "momentun"),

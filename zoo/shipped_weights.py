@@ -119,7 +119,9 @@ def weights(model: str | None = None) -> list[ShippedWeights]:
     ['python_docs']
     """
     found: list[ShippedWeights] = []
-    for own in sorted(FOLDER.glob(model or "*")):
+    for own in sorted(FOLDER.glob("*")):
+        if model not in (None, own.name):
+            continue
         sets = {manifest.parent.name: manifest.parent for manifest in own.glob(f"[!.]*/{MANIFEST}")}
         sets |= set_aside(own)  # by a writer that was killed
         found += [ShippedWeights(own.name, name, sets[name]) for name in sorted(sets)]
