@@ -34,6 +34,23 @@ def check_choice(name: str, value, choices: tuple[str, ...]) -> str:
     return value
 
 
+NORM_ORDERS = ("pre", "post")
+
+
+def check_norm_order(norm_order, others: dict) -> str:
+    """Returns where a block normalises, before (`"pre"`) or after (`"post"`) each sublayer.
+
+    Args:
+        norm_order: the argument.
+        others: further arguments; `normalize_first`, a boolean, is what it was called before, and
+            is taken out.
+    """
+    former = others.pop("normalize_first", norm_order)
+    if isinstance(former, bool):
+        return "pre" if former else "post"
+    return check_choice("norm_order", norm_order, NORM_ORDERS)
+
+
 def fan_in_uniform(identifier=None):
     """An initializer; by default uniform within ± 1 / √fan-in, PyTorch's for linear layers."""
     if identifier is None:

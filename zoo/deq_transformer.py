@@ -83,7 +83,7 @@ def core_of(
         memory_length=memory_length,
         inference_memory_length=inference_memory_length,
         span=span,
-        normalize_first=normalize_first,
+        norm_order="pre" if normalize_first else "post",
         weight_normalization=weight_normalization,
         hidden_dropout=hidden_dropout,
         attention_dropout=attention_dropout,

@@ -81,7 +81,7 @@ def language_model(
         inference_memory_length=inference_memory_length,
         span=span,
         clamp_length=clamp_length,
-        normalize_first=normalize_first,
+        norm_order="pre" if normalize_first else "post",
         dropout=dropout,
         attention_dropout=attention_dropout,
         seed=seed,

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_seq import gradients
-from keras_seq._dtypes import largest
+from keras_seq._dtypes import float32_at_least, largest
 from keras_seq.solvers import Status
 from keras_seq.solvers.driver import infinite_at
 
@@ -33,7 +33,7 @@ def unrolled(f, z0, levels: int, damping: float, tolerance: float, stop: str, ke
     z = gradients.unrolled_steps(f, z, levels - 1 - taken, damping)
     value = f(z)
     outputs = value if damping == 0 else (1 - damping) * value + damping * z
-    wide = "float64" if "float64" in str(z0.dtype) else "float32"
+    wide = float32_at_least(z0.dtype)
     axes = tuple(range(1, len(z0.shape)))
     z, value = (ops.cast(ops.stop_gradient(t), wide) for t in (z, value))
     residual = ops.sqrt(ops.sum(ops.square(value - z), axis=axes))
@@ -105,7 +105,7 @@ def merged(first, second):
 
 def solution_spec(z) -> dict[str, keras.KerasTensor]:
     """What the solver says, symbolically, for a symbolic equilibrium z."""
-    wide = "float64" if z.dtype == "float64" else "float32"
+    wide = float32_at_least(z.dtype)
     kinds = {"residual": wide, "steps": "int32", "status": "int32"}
     return {name: keras.KerasTensor(z.shape[:1], dtype) for name, dtype in kinds.items()}
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_integer, check_rate
+from keras_seq._arguments import check_integer, check_norm_order, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.causal_layer import check_exact
@@ -28,7 +28,7 @@ class DEQTransformerCell(EquilibriumCell):
 
         a = LN(z + attention(z; u)),    f = LN(a + W₂ relu(W₁ a + b₁) + b₂)
 
-    With `normalize_first`, after the released code: a = z + attention(LN(z); u) and
+    With `norm_order="pre"`, after the released code: a = z + attention(LN(z); u) and
     f = n + W₂ relu(W₁ n + b₁) + b₂ with n = LN(a). The second sum takes n, not a, which sets it
     apart from a usual pre-norm layer. The layer norms have no weights.
 
@@ -48,7 +48,7 @@ class DEQTransformerCell(EquilibriumCell):
         memory_length: steps of the memory in training.
         inference_memory_length: steps of the memory outside of training; as in training if `None`.
         span: how many steps a step sees, itself included; `None` for all.
-        normalize_first: see above.
+        norm_order: `"pre"` or `"post"`.
         weight_normalization: normalise each output channel of all kernels but the injection's.
         hidden_dropout: rate of the masks on the attention's output, on the inner and on the outer
             output of the feed-forward part, each constant over time.
@@ -92,7 +92,7 @@ class DEQTransformerCell(EquilibriumCell):
         memory_length=0,
         inference_memory_length=None,
         span=None,
-        normalize_first=False,
+        norm_order="post",
         weight_normalization=False,
         hidden_dropout=0.0,
         attention_dropout=0.0,
@@ -104,6 +104,7 @@ class DEQTransformerCell(EquilibriumCell):
         seed=None,
         **kwargs,
     ):
+        norm_order = check_norm_order(norm_order, kwargs)
         super().__init__(**kwargs)
         self.units = check_integer("units", units)
         self.inner_units = check_integer("inner_units", inner_units)
@@ -118,7 +119,7 @@ class DEQTransformerCell(EquilibriumCell):
             if inference_memory_length is None
             else check_integer("inference_memory_length", inference_memory_length, 0)
         )
-        self.normalize_first = normalize_first
+        self.norm_order = norm_order
         self.weight_normalization = weight_normalization
         self.hidden_dropout = check_rate(hidden_dropout, "hidden_dropout")
         self.position_dropout = check_rate(position_dropout, "position_dropout")
@@ -165,6 +166,10 @@ class DEQTransformerCell(EquilibriumCell):
     def output_units(self) -> int:
         """Width of the output, `units`."""
         return self.units
+
+    @property
+    def _pre(self) -> bool:
+        return self.norm_order == "pre"
 
     def build(self, z_shape, x_shape):
         super().build(x_shape)
@@ -293,7 +298,7 @@ class DEQTransformerCell(EquilibriumCell):
                 for name in ("hidden", "injected", "valid")
             )
             injected = ops.concatenate([ops.cast(old, injected.dtype), injected], axis=1)
-            if self.normalize_first:
+            if self._pre:
                 memory = layer_norm(memory)
         context = {
             "attention": self.attention.prepare(
@@ -321,15 +326,15 @@ class DEQTransformerCell(EquilibriumCell):
 
     def attend(self, z, context):
         """The half of attention: a."""
-        x = layer_norm(z) if self.normalize_first else z
+        x = layer_norm(z) if self._pre else z
         attended = self.attention.iterate(x, context["attention"])
         if "attention_output_mask" in context:
             attended = attended * context["attention_output_mask"]
-        return z + attended if self.normalize_first else layer_norm(z + attended)
+        return z + attended if self._pre else layer_norm(z + attended)
 
     def feed_forward(self, a, context):
         """The feed-forward half: f from a."""
-        a = layer_norm(a) if self.normalize_first else a
+        a = layer_norm(a) if self._pre else a
         shape = ops.shape(a)
         rows = ops.matmul(ops.reshape(a, (-1, self.units)), context["inner_kernel"])
         inner = ops.relu(rows + context["inner_bias"])
@@ -340,7 +345,7 @@ class DEQTransformerCell(EquilibriumCell):
         outer = ops.reshape(rows, shape)
         if "outer_mask" in context:
             outer = outer * context["outer_mask"]
-        return a + outer if self.normalize_first else layer_norm(a + outer)
+        return a + outer if self._pre else layer_norm(a + outer)
 
     def outline(self):
         """The parts in order, with their residual connections, for diagrams."""
@@ -351,7 +356,7 @@ class DEQTransformerCell(EquilibriumCell):
             (self.inner_kernel, self.inner_bias, self.outer_kernel, self.outer_bias, *gains),
             (f"inner units {self.inner_units}", "activation relu"),
         )
-        if self.normalize_first:
+        if self._pre:
             return Residual((norm, self.attention)), norm, Residual((feed_forward,))
         return Residual((self.attention,)), norm, Residual((feed_forward,)), norm
 
@@ -364,7 +369,7 @@ class DEQTransformerCell(EquilibriumCell):
             "memory_length": self.memory_length,
             "inference_memory_length": self.inference_memory_length,
             "span": self.span,
-            "normalize_first": self.normalize_first,
+            "norm_order": self.norm_order,
             "weight_normalization": self.weight_normalization,
             "hidden_dropout": self.hidden_dropout,
             "attention_dropout": self.attention.dropout,

@@ -8,10 +8,9 @@ from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.equilibrium_cell import EquilibriumCell
 from keras_seq.ops.lstm import Gates, lstm_step
+from keras_seq.ops.trellis.state import STATE_KINDS
 from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
-
-STATE_KINDS = ("exact", "history")
 
 
 @export("keras_seq.layers.DEQTrellisCell")

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_choice, check_integer, check_rate
+from keras_seq._arguments import NORM_ORDERS, check_choice, check_integer, check_rate
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.feed_forward import FeedForward
@@ -16,7 +16,6 @@ from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.layers.unbiased_layer_norm import UnbiasedLayerNormalization
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
-NORM_ORDERS = ("pre", "post")
 NORMALIZATIONS = ("unbiased", "layer")
 
 

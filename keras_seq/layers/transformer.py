@@ -5,11 +5,17 @@ import math
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_choice, check_integer, check_rate, fan_in_uniform
+from keras_seq._arguments import (
+    NORM_ORDERS,
+    check_choice,
+    check_integer,
+    check_rate,
+    fan_in_uniform,
+)
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
-from keras_seq.layers.transformer_block import NORM_ORDERS, TransformerBlock
+from keras_seq.layers.transformer_block import TransformerBlock
 from keras_seq.ops.seeded_dropout import seeded_dropout
 
 

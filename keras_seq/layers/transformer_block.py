@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_seq._arguments import check_choice, check_integer, check_rate
+from keras_seq._arguments import NORM_ORDERS, check_choice, check_integer, check_rate
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.feed_forward import FeedForward
@@ -10,8 +10,6 @@ from keras_seq.layers.outline import sublayer
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.self_attention import SelfAttention
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
-
-NORM_ORDERS = ("pre", "post")
 
 
 @export("keras_seq.layers.TransformerBlock")

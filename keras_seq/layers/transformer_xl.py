@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_seq._arguments import check_integer, check_rate
+from keras_seq._arguments import check_integer, check_norm_order, check_rate
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
@@ -28,7 +28,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         a = LN(x + attention([memory, x])),    x' = LN(a + W₂ relu(W₁ a + b₁) + b₂)
 
     and the memory of a level holds the inputs x which that level had at earlier steps, without
-    gradient in training. With `normalize_first`: a = x + attention(LN([memory, x])),
+    gradient in training. With `norm_order="pre"`: a = x + attention(LN([memory, x])),
     x' = a + W₂ relu(W₁ LN(a) + b₁) + b₂.
 
     **State.** `hidden` (b, n, m, d), the memory of every level, and `valid` (b, m), zero for steps
@@ -46,7 +46,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         inference_memory_length: steps of the memory outside of training; as in training if `None`.
         span: how many steps a step sees at each level, itself included; `None` for all.
         clamp_length: distances beyond it count as it; `None` for none.
-        normalize_first: see above.
+        norm_order: `"pre"` or `"post"`.
         share_vectors: one pair of content and position vectors for all levels.
         dropout: rate of the ordinary dropout of the input, the sinusoids, both halves' outputs, the
             inner feed-forward values and the output.
@@ -89,7 +89,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         inference_memory_length=None,
         span=None,
         clamp_length=None,
-        normalize_first=False,
+        norm_order="post",
         share_vectors=True,
         dropout=0.0,
         attention_dropout=0.0,
@@ -97,6 +97,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         seed=None,
         **kwargs,
     ):
+        norm_order = check_norm_order(norm_order, kwargs)
         super().__init__(**kwargs)
         self.levels = check_integer("levels", levels)
         self.heads = check_integer("heads", heads)
@@ -110,7 +111,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         self.clamp_length = clamp_length
         if clamp_length is not None:
             check_integer("clamp_length", clamp_length)
-        self.normalize_first = normalize_first
+        self.norm_order = norm_order
         self.share_vectors = share_vectors
         self.dropout = check_rate(dropout, "dropout")
         self.attention_dropout = check_rate(attention_dropout, "attention_dropout")
@@ -225,7 +226,7 @@ class TransformerXL(SeededLayer, CausalLayer):
             part
             for level in levels
             for pair in level
-            for part in sublayer(*pair, self.normalize_first)
+            for part in sublayer(*pair, self.norm_order == "pre")
         )
 
     @property
@@ -280,19 +281,19 @@ class TransformerXL(SeededLayer, CausalLayer):
     def _level(self, level, x, memory, options, seed, training):
         start = level * _PLACES
         attention, norm = self.attentions[level], self.attention_norms[level]
-        query = x
-        if self.normalize_first:
+        query, pre = x, self.norm_order == "pre"
+        if pre:
             query, memory = norm(x), None if memory is None else norm(memory)
         attended = attention(query, memory, masks=masks_at(seed, start), **options)
         x = x + seeded_dropout(attended, self.dropout, seed_of_place(seed, start + 1))
-        x = x if self.normalize_first else norm(x)
+        x = x if pre else norm(x)
 
         norm = self.feed_forward_norms[level]
-        inner = norm(x) if self.normalize_first else x
+        inner = norm(x) if pre else x
         masks = masks_at(seed, start + 2)
         outer = self.feed_forwards[level](inner, training=training, masks=masks)
         x = x + seeded_dropout(outer, self.dropout, seed_of_place(seed, start + 3))
-        return x if self.normalize_first else norm(x)
+        return x if pre else norm(x)
 
     def _next_state(self, state, inputs):
         """The newest inputs of every level."""
@@ -319,7 +320,7 @@ class TransformerXL(SeededLayer, CausalLayer):
             "inference_memory_length": self.inference_memory_length,
             "span": self.span,
             "clamp_length": self.clamp_length,
-            "normalize_first": self.normalize_first,
+            "norm_order": self.norm_order,
             "share_vectors": self.share_vectors,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,

@@ -28,7 +28,7 @@ def _cell(golden: Golden, dtype: str, **options) -> DEQTransformerCell:
         inner_units=config["d_inner"],
         memory_length=config["mlen"],
         span=config.get("local_size") or DEFAULT_SPAN,
-        normalize_first=config["pre_lnorm"],
+        norm_order="pre" if config["pre_lnorm"] else "post",
         weight_normalization=config["wnorm"],
         dtype=dtype,
         **options,

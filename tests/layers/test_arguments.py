@@ -74,3 +74,22 @@ def test_an_activation_with_weights_is_saved(make, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert len(loaded.weights) == len(model.weights)
     np.testing.assert_allclose(loaded(sequence()), model(sequence()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: layers.TransformerXL(1, 2, 8, **options),
+        lambda **options: layers.DEQTransformerCell(8, 2, 8, **options),
+    ],
+)
+def test_the_order_of_norms_under_its_name_of_before(make):
+    """As a keyword, and in a configuration that was saved."""
+    layer = make(normalize_first=True)
+    assert layer.norm_order == "pre"
+    assert make(normalize_first=False).norm_order == make().norm_order == "post"
+    config = layer.get_config()
+    del config["norm_order"]
+    assert type(layer).from_config({**config, "normalize_first": True}).norm_order == "pre"
+    with pytest.raises(ValueError, match="`norm_order` must be one of"):
+        make(norm_order="first")

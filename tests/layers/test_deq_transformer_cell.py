@@ -27,14 +27,14 @@ def core(dtype="float32", solver=None, **options):
     )
 
 
-@pytest.mark.parametrize("normalize_first", [False, True])
-def test_chunks_equal_the_whole(normalize_first):
+@pytest.mark.parametrize("norm_order", ["pre", "post"])
+def test_chunks_equal_the_whole(norm_order):
     x = 0.5 * np.random.default_rng(5).normal(size=(2, 6, 6))
     for chunks, options in (
         ([3, 1, 2], {"memory_length": 6}),
         ([3, 1, 2], {"memory_length": 2, "span": 3}),
     ):
-        layer = core("float64", EXACT, normalize_first=normalize_first, **options)
+        layer = core("float64", EXACT, norm_order=norm_order, **options)
         _, solution = layer(x, return_solution=True)
         assert (np.asarray(solution["status"]) == Status.CONVERGED).all()
         check_chunks(layer, x, chunks, rtol=1e-7)

@@ -25,7 +25,7 @@ def norm(x):
 
 def by_levels(layer, x):
     """The equations without a memory, on the layer's own attention (tested by itself)."""
-    first = layer.normalize_first
+    first = layer.norm_order == "pre"
     for level in range(layer.levels):
         vectors = layer.vectors or None
         query = norm(x) if first else x
@@ -39,11 +39,11 @@ def by_levels(layer, x):
     return x
 
 
-@pytest.mark.parametrize("normalize_first", [False, True])
+@pytest.mark.parametrize("norm_order", ["pre", "post"])
 @pytest.mark.parametrize("share_vectors", [False, True])
-def test_equations(normalize_first, share_vectors):
+def test_equations(norm_order, share_vectors):
     layer = TransformerXL(
-        **SIZES, normalize_first=normalize_first, share_vectors=share_vectors, dtype="float64"
+        **SIZES, norm_order=norm_order, share_vectors=share_vectors, dtype="float64"
     )
     x = RNG.normal(size=(2, 5, 6))
     np.testing.assert_allclose(layer(x), by_levels(layer, x), atol=1e-9)
@@ -58,10 +58,10 @@ def test_size_of_two_levels_of_the_released_base_model():
     assert layer.count_params() == 2 * level + 2 * 410
 
 
-@pytest.mark.parametrize("normalize_first", [False, True])
-def test_chunks_equal_the_whole(normalize_first):
+@pytest.mark.parametrize("norm_order", ["pre", "post"])
+def test_chunks_equal_the_whole(norm_order):
     x = RNG.normal(size=(2, 9, 6)).astype("float32")
-    options: dict[str, Any] = {**SIZES, "normalize_first": normalize_first}
+    options: dict[str, Any] = {**SIZES, "norm_order": norm_order}
     layer = TransformerXL(**options, memory_length=9)
     layer(x)
     check_chunks(layer, x, [4, 1, 4], rtol=1e-4)
