@@ -1,6 +1,6 @@
 """What every output layer over a vocabulary has in common."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import keras
 from keras import ops
@@ -8,6 +8,13 @@ from keras import ops
 from keras_seq._dtypes import float32_at_least
 from keras_seq.layers.causal_layer import CheckedLayer
 from keras_seq.ops.products import matrix_product
+
+
+@runtime_checkable
+class HasTables(Protocol):
+    """An embedding that names its word vectors: one matrix, or one a cluster."""
+
+    tables: Any
 
 
 class SoftmaxHead(CheckedLayer):
@@ -89,12 +96,11 @@ class SoftmaxHead(CheckedLayer):
         """The `tables` argument for an embedding layer that shares its word vectors.
 
         Args:
-            embedding: `keras.layers.Embedding`, `keras.layers.ReversibleEmbedding` or
-                `keras_seq.layers.AdaptiveEmbedding`.
+            embedding: `keras.layers.Embedding`, `keras.layers.ReversibleEmbedding`,
+                `keras_seq.layers.AdaptiveEmbedding`, or a layer of one's own with `tables`.
         """
-        tables = getattr(embedding, "tables", None)
-        if tables is not None:
-            return list(tables)
+        if isinstance(embedding, HasTables):
+            return list(embedding.tables)
         if embedding.quantization_mode is not None:  # the vectors as the embedding reads them
             return [embedding(ops.arange(embedding.input_dim))]
         return [embedding.embeddings]

@@ -16,6 +16,7 @@ class Quantizable:
     """
 
     quantized: dict[str, Any] | None = None
+    built: bool
 
     def quantize(self, mode=None, config=None, filters=None, **kwargs) -> None:
         """Quantizes the weights of the model's Keras layers: dense layers and embeddings.
@@ -45,7 +46,7 @@ class Quantizable:
             )
         leaves = self._leaves()
         unbuilt = [layer.name for layer in leaves if not layer.built]
-        if not getattr(self, "built", False) or unbuilt:
+        if not self.built or unbuilt:
             raise ValueError(
                 "The model must be built before it is quantized. Received: "
                 f"{f'layers that are not: {unbuilt[:3]}' if unbuilt else 'one that is not'}. "
