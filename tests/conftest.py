@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 
-from keras_seq.gradients.released import graphs_released
+from keras_seq.gradients import graphs_released
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,7 +5,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_seq.gradients.released import graphs_released
+from keras_seq.gradients import graphs_released
 
 
 def graph_of_a_gradient():

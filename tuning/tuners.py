@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from keras_seq import _files
-from keras_seq.gradients.released import graphs_released
+from keras_seq.gradients import graphs_released
 from keras_seq.pipelines import MissingDataError
 from keras_seq.tuning.chief import is_chief, is_parallel, serve
 from keras_seq.tuning.hparams import log_end, log_start

@@ -11,6 +11,7 @@ from keras_seq.gradients.jacobian import spectral_radius as spectral_radius
 from keras_seq.gradients.once import once as once
 from keras_seq.gradients.phantom import phantom_steps as phantom_steps
 from keras_seq.gradients.phantom import unrolled_steps as unrolled_steps
+from keras_seq.gradients.released import graphs_released as graphs_released
 
 __all__ = [
     "GuardedCell",
@@ -18,6 +19,7 @@ __all__ = [
     "attach_implicit_gradient",
     "draw_vectors",
     "find_equilibrium",
+    "graphs_released",
     "if_drawn",
     "jacobian_loss",
     "once",

@@ -14,6 +14,16 @@ def graphs_released() -> Iterator[None]:
     its own, for good, and with it keeps the whole graph: a process that trains one small model
     after the other grows by 6 to 17 MB with each. Leave the context when no gradient of these
     graphs is to be made any more. If TensorFlow moves its private list, they stay.
+
+    Example:
+
+    >>> ids = np.zeros((2, 6), "int32")
+    >>> with keras_seq.gradients.graphs_released():
+    ...     model = keras_seq.models.LanguageModel(9, 8, keras_seq.layers.LSTM(8), seed=0)
+    ...     model.compile("sgd")
+    ...     history = model.fit(ids, ids, verbose=0)
+    >>> len(history.history["loss"])
+    1
     """
     names = _gradient_names()
     before = set(names)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_seq.gradients import graphs_released
 from keras_seq.layers import TrellisNet
 from keras_seq.models import LanguageModel
 
@@ -45,3 +46,21 @@ def test_epochs_and_models_leave_nothing_behind():
     for _ in range(30):
         small()
     assert resident() - before < 30  # a graph of a forward pass that stayed would be a MiB or more
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STATM.exists(), reason="only Linux says what is resident")
+def test_trained_models_go_where_their_graphs_are_released():
+    def train():
+        with graphs_released():
+            model = small()
+            model.compile("adam")
+            model.fit(ids, np.roll(ids, -1, axis=1), batch_size=4, verbose=0)
+
+    ids = np.random.default_rng(0).integers(0, 12, (8, 10))
+    for _ in range(3):
+        train()
+    before = resident()
+    for _ in range(10):
+        train()
+    assert resident() - before < 10 * 2  # each keeps 6 to 17 MB where it stays
