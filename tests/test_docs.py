@@ -222,6 +222,9 @@ def test_the_family_of_the_guide_passes_the_tests_of_all(with_files_of_pages):
         check=False,
     )
     assert not result.returncode, result.stdout[-6000:] + result.stderr[-2000:]
+    # What a saved model names is registered by importing the package alone.
+    named = "import keras_seq; print(keras_seq.layers.MinimalGatedUnit.public_path)"
+    check_by([sys.executable, "-c", named], folder)
     for file in OF_ALL_FAMILIES:
         passed = re.findall(rf"^{file}::(.*) PASSED", result.stdout, re.M)
         assert any(re.search("minimal_?gated_?unit", name, re.I) for name in passed), file

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from zoo_sizes import wrong_sizes
+from zoo_sizes import count, wrong_sizes
 
 import keras_seq
 from keras_seq import pipelines, zoo
@@ -34,14 +34,16 @@ def test_recipes_go_through_json(name):
         assert zoo.Recipe.from_json(changed.to_json()) == changed
 
 
-MANY = [name for name in zoo.names() if len(zoo.recipe(name).variants) > 12]
+@pytest.mark.parametrize("name", zoo.names())
+def test_size(name):
+    """Built as the recipe says, the model has the number of parameters that it states."""
+    recipe = zoo.recipe(name)
+    assert count(recipe) == recipe.parameters
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in MANY else n for n in zoo.names()]
-)
-def test_sizes(name):
-    """Built as the recipe says, each variant has the number of parameters that it states."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.recipe(name).variants])
+def test_sizes_of_variants(name):
     assert wrong_sizes(name) == {}
 
 
