@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ _MANNERS = (
     "output_dropout",
 )  # fmt: skip
 _SILENT = (None, False, 0, 0.0, (), [], "linear")
+_WORDS = "(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"  # where a word begins within a class's name
 _DROPOUTS = (keras.layers.Dropout, EmbeddingDropout, VariationalDropout)
 
 
@@ -194,8 +196,8 @@ def _facts(layer: Any) -> tuple[str, ...]:
     own = layer.facts if isinstance(layer, Outlined) else ()
     for name in (*_SIZES, *own, *_MANNERS):
         value = config.get(name)
-        if isinstance(value, dict) and name in own:
-            value = value["class_name"]
+        if isinstance(value, dict) and name in own:  # an object
+            value = re.sub(_WORDS, "_", value["class_name"]).lower()
         if isinstance(value, dict) or any(value is s or value == s for s in _SILENT):
             continue
         if isinstance(value, list | tuple):

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
+import keras
 import pytest
 import tensorflow as tf
 
 from keras_seq import analysis, layers, models, zoo
 from keras_seq.analysis import diagram
-from keras_seq.analysis.architecture import Block
+from keras_seq.analysis.architecture import Block, _facts
 from keras_seq.analysis.cost import receptive_field
 from keras_seq.analysis.graph_cost import count_flops
 from keras_seq.training.watching.gradients import input_norms
@@ -240,3 +241,11 @@ def test_loops_and_the_picture():
     picture = analysis.draw_architecture(found, "a line")
     assert picture.startswith(b"\x89PNG")
     assert "6 levels" in analysis.architecture("trellisnet_python_docs").blocks[1].loop
+
+
+def test_objects_among_the_facts_are_called_by_their_names():
+    cell = layers.DEQTrellisCell(4, 3)
+    for gradient, said in (("one_step", "one_step"), (layers.Phantom(steps=3), "phantom")):
+        assert f"gradient {said}" in _facts(layers.DeepEquilibrium(cell, gradient=gradient))
+    local = layers.LocalRNN(6, window=3, cell=keras.layers.GRUCell(6))
+    assert "cell gru_cell" in _facts(local)
