@@ -23,7 +23,12 @@ def evaluation():
 
 
 def counted(training) -> bool:
-    """Whether a solve counts: one of training or of an evaluation, not of a prediction."""
+    """Whether a solve counts: one of training or of an evaluation, not of a prediction.
+
+    On JAX none does: while a model trains, its layers are not given their metrics there.
+    """
+    if keras.backend.backend() == "jax":
+        return False
     return bool(training) or getattr(_LOCAL, "evaluating", False)
 
 

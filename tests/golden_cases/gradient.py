@@ -59,5 +59,6 @@ def _with_jax(run: Run, variables, inputs):
         return total, (total, dict(outputs))
 
     values = [variable.value for variable in variables]
-    gradients, (total, outputs) = jax.grad(loss, argnums=(0, 1), has_aux=True)(values, inputs)
+    differentiate = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    gradients, (total, outputs) = differentiate(values, inputs)
     return total, outputs, *gradients

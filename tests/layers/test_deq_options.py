@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_seq import layers
-from keras_seq.solvers import Broyden
+from keras_seq.solvers import Broyden, Status
 
 
 def make(**options):
@@ -199,3 +199,18 @@ def test_a_wrong_width_is_refused_in_every_kind_of_cell():
 
     with pytest.raises(ValueError, match="`cell` must return a tensor of the shape of its first"):
         layers.DeepEquilibrium(Wide())(np.ones((1, 2, 3), "float32"))
+
+
+def test_one_nan_takes_the_steps_of_its_sample_that_are_solved_with_it():
+    """As the page on gradients says."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    broken = x.copy()
+    broken[0, 3, 1] = np.nan
+    whole, cut = make(tolerance=1e-6), make(tolerance=1e-6, subsequence_length=2)
+    for layer, kept in ((whole, 0), (cut, 2)):
+        outputs, solution = layer(broken, return_solution=True)
+        want = layer(x)
+        np.testing.assert_allclose(outputs[1], want[1], atol=1e-6)
+        np.testing.assert_allclose(outputs[0, :kept], want[0, :kept], atol=1e-6)
+        np.testing.assert_array_equal(outputs[0, kept:4], np.zeros((4 - kept, 3)))
+        assert list(np.asarray(solution["status"])) == [Status.NOT_FINITE, Status.CONVERGED]
