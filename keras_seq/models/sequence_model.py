@@ -177,12 +177,19 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
             ValueError: for Keras' old format, before anything is written.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
-            raise ValueError(
-                f"`filepath` must end in .keras: the old format .h5 cannot hold a "
-                f"{type(self).__name__}, it would not load. Received: filepath={str(filepath)!r}. "
-                "For the weights alone use `save_weights` and a name that ends in .weights.h5."
-            )
+            raise _old_format(self, f" Received: filepath={str(filepath)!r}.")
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def frozen_config(self) -> dict[str, list[str]]:
+        """What the configuration of every model says of frozen parts.
+
+        Raises:
+            ValueError: where `keras.saving.save_model` writes Keras' old format, which does not ask
+                the model's `save`.
+        """
+        if _writes_old_format():
+            raise _old_format(self)
+        return super().frozen_config()
 
     def export(self, filepath, format="tf_saved_model", input_signature=None, **kwargs):
         """Exports the model for inference, by default with free batch size and length.
@@ -425,6 +432,23 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     def carried_state(self) -> CarriedState:
         """The state carried between batches, for checkpoints."""
         return self._carried
+
+
+def _old_format(model, received: str = "") -> ValueError:
+    return ValueError(
+        f"`filepath` must end in .keras: the old format .h5 cannot hold a {type(model).__name__}, "
+        f"it would not load.{received} For the weights alone use `save_weights` and a name that "
+        "ends in .weights.h5."
+    )
+
+
+def _writes_old_format() -> bool:
+    """Whether Keras is writing its old format; no if it moves its private mark of that."""
+    try:
+        from keras.src.backend.common.global_state import get_global_attribute
+    except ImportError:
+        return False
+    return bool(get_global_attribute("use_legacy_config", False))
 
 
 def _with(callbacks, callback) -> list:

@@ -412,3 +412,7 @@ def test_the_old_format_is_refused_by_models_before_anything_is_written(tmp_path
     with pytest.raises(ValueError, match="`filepath` must end in .keras"):
         model.save(tmp_path / "model.h5")
     assert not list(tmp_path.iterdir())
+    outer = keras.Sequential([keras.Input((None,), dtype="int32"), model])
+    for saved in (model, outer):
+        with pytest.raises(ValueError, match="`filepath` must end in .keras"):
+            keras.saving.save_model(saved, tmp_path / "model.h5")
