@@ -191,14 +191,14 @@ def sequence_classifier(
 
 
 FAMILY: dict[str, Any] = {"family": "deq_transformer", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 
 register(
     language_model,
     Recipe(
         name="deq_transformer_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank: a transformer of infinite depth.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "units": 480,
@@ -244,9 +244,8 @@ register(
     language_model,
     Recipe(
         name="deq_transformer_wt103",
-        task="language_model",
         summary="Word-level language model on WikiText-103: a transformer of infinite depth.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 700,
@@ -373,7 +372,6 @@ register(
     language_model,
     Recipe(
         name="deq_transformer_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "units": 96,
@@ -401,6 +399,6 @@ register(
             summary="Small character-level transformer of infinite depth on "
             "Python's documentation.",
         ),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

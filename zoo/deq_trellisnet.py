@@ -121,14 +121,14 @@ def sequence_classifier(
 
 
 FAMILY: dict[str, Any] = {"family": "deq_trellisnet", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 
 register(
     language_model,
     Recipe(
         name="deq_trellisnet_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank, of infinite depth.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "embedding_dim": 400,
@@ -164,9 +164,8 @@ register(
     ),
     Recipe(
         name="deq_trellisnet_wt103",
-        task="language_model",
         summary="Word-level language model on WikiText-103, of infinite depth.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 500,
@@ -205,9 +204,8 @@ register(
     ),
     Recipe(
         name="deq_trellisnet_ptb_char",
-        task="language_model",
         summary="Character-level language model on Penn Treebank, of infinite depth.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 200,
@@ -268,7 +266,6 @@ register(
     language_model,
     Recipe(
         name="deq_trellisnet_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
@@ -300,6 +297,6 @@ register(
             summary="Small character-level language model of infinite depth on "
             "Python's documentation.",
         ),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

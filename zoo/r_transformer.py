@@ -148,6 +148,7 @@ UNUSED_NOTE = (
 
 
 FAMILY: dict[str, Any] = {"family": "r_transformer", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 
 # Training of the released scripts, and of the baselines that the paper compares with.
 SEQ_MNIST: dict[str, Any] = {
@@ -266,9 +267,8 @@ register(
     language_model,
     Recipe(
         name="rtransformer_ptb_char",
-        task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 49,
             "units": 512,
@@ -292,9 +292,8 @@ register(
     ),
     Recipe(
         name="rtransformer_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "units": 128,
@@ -323,7 +322,6 @@ register(
     language_model,
     Recipe(
         name="rtransformer_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "units": 64,
@@ -337,6 +335,6 @@ register(
         notes="Settings of ours. The state of attention and recurrence is carried from window to "
         "window, so that attention looks back 128 characters.",
         **python_docs(3e-3),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

@@ -117,16 +117,16 @@ def _overridable(recipe: Recipe, function: Builder, builder: Builder) -> Builder
 
 def _add(recipe: Recipe, build: Builder, builder: Builder) -> Builder:
     """Registers `build`, whose signature has the recipe's settings as defaults."""
-    parameters = [
-        inspect.Parameter(
-            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=str | None
-        )
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = {
+        name: inspect.Parameter(name, kind, default=None, annotation=str | None)
         for name in ("variant", "weights")
-    ]
+    }
     for name, setting in settings_in(builder).items():
         default = recipe.model.get(name, setting.default)
-        parameters.append(setting.replace(kind=setting.KEYWORD_ONLY, default=default))
-    signature = inspect.signature(builder).replace(parameters=parameters)
+        own = setting.replace(kind=setting.KEYWORD_ONLY, default=default)
+        parameters.setdefault(name, own)
+    signature = inspect.signature(builder).replace(parameters=list(parameters.values()))
     vars(build).update(builder=builder, __signature__=signature)
     _ENTRIES[recipe.name] = Entry(recipe, build, builder)
     return build
@@ -144,11 +144,15 @@ def _docstring(recipe: Recipe, builder: Builder) -> str:
     settings = {
         "variant": f"other settings: {variants}." if variants else "there is none.",
         "weights": "the name of trained weights that ship with the package.",
-        **documented(builder),
     }
-    return "\n".join(
-        [recipe.summary, "", *textwrap.wrap(facts, 92), "", "Args:", *argument_lines(settings)]
-    )
+    lines = [recipe.summary, "", *textwrap.wrap(facts, 92), "", "Args:"]
+    return "\n".join([*lines, *argument_lines(settings), *_settings_lines(builder)])
+
+
+@functools.cache
+def _settings_lines(builder: Builder) -> list[str]:
+    """What a builder's docstring says of its settings: the same for all models of it."""
+    return argument_lines(documented(builder))
 
 
 def builder_of(build: Builder) -> Builder:

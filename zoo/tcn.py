@@ -124,6 +124,7 @@ def frame_model(
 
 
 FAMILY: dict[str, Any] = {"family": "tcn", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 SIZES_NOTE = (
     "Sizes are the defaults of the released script. The table's row is taken over from Bai et al. "
     "(2018). Their paper speaks of dropping whole channels (`spatial_dropout=True`); the release "
@@ -180,9 +181,8 @@ register(
     language_model,
     Recipe(
         name="tcn_ptb_char",
-        task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 100,
@@ -206,9 +206,8 @@ register(
     ),
     Recipe(
         name="tcn_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "embedding_dim": 600,
@@ -229,7 +228,6 @@ register(
     ),
     Recipe(
         name="tcn_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
@@ -241,6 +239,6 @@ register(
         notes="Settings of ours. The state is carried from window to window, so that the first "
         "steps of a window see the last ones of the window before.",
         **python_docs(3e-3),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

@@ -130,6 +130,7 @@ def frame_model(*, notes: int = 88, seed: int | None = None, **settings) -> Fram
 
 
 FAMILY: dict[str, Any] = {"family": "transformer", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 SIZES_NOTE = (
     "The R-Transformer paper gives layers and width, and says that heads, optimizer and the choice "
     "of rates are those of its own model (section 4): all else is that of {}. Normalisation stands "
@@ -186,9 +187,8 @@ register(
     language_model,
     Recipe(
         name="transformer_ptb_char",
-        task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 50,
             "units": 512,
@@ -210,9 +210,8 @@ register(
     ),
     Recipe(
         name="transformer_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "units": 128,
@@ -230,7 +229,6 @@ register(
     ),
     Recipe(
         name="transformer_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "units": 96,
@@ -244,6 +242,6 @@ register(
         "would grow far beyond those of a window: 64 characters of context come before the 64 that "
         "carry loss. A text that is much longer than 128 characters leaves the trained positions.",
         **python_docs(3e-3, history=64),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

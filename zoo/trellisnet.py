@@ -5,6 +5,9 @@ Where the two disagree both are variants, `"paper"` and `"released"`. The defaul
 where that gives the size which the paper reports; else the script's, and of the pixel models the
 script's with a width of ours. What the table does not give, such as batches, epochs and the dropout
 of the input, is the script's.
+
+`core_of` makes the layer, `language_model` and `sequence_reader` the models around it; then recipe
+after recipe is registered as a model of the zoo.
 """
 
 from collections.abc import Mapping, Sequence
@@ -217,6 +220,7 @@ def choice(taken: str) -> str:
 # Penn Treebank, words (Table 1; settings: Table 5, first column, and word_PTB)
 
 FAMILY: dict[str, Any] = {"family": "trellisnet", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 PTB_WORD: dict[str, Any] = {
     "vocabulary_size": 10_000,
     "embedding_dim": 400,
@@ -256,9 +260,8 @@ register(
     language_model,
     Recipe(
         name="trellisnet_ptb_word",
-        task="language_model",
         summary="Word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model=PTB_WORD,
         reported=Reported("perplexity", 56.97, "TrellisNet paper, Table 1", "24M"),
         parameters=24_175_600,
@@ -270,9 +273,8 @@ register(
     ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_large",
-        task="language_model",
         summary="The 1.4 times larger word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={**PTB_WORD, "units": 1310},
         reported=Reported("perplexity", 56.80, "TrellisNet paper, Table 1", "33M"),
         parameters=32_881_640,
@@ -313,9 +315,8 @@ register(
     language_model,
     Recipe(
         name="trellisnet_ptb_word_mos",
-        task="language_model",
         summary="Word-level language model on Penn Treebank with a mixture of 15 softmaxes.",
-        **FAMILY,
+        **LANGUAGE,
         model=PTB_WORD_MOS,
         reported=Reported("perplexity", 54.67, "TrellisNet paper, Table 1", "25M"),
         parameters=25_681_735,
@@ -329,10 +330,9 @@ register(
     ).variant("paper"),
     Recipe(
         name="trellisnet_ptb_word_mos_large",
-        task="language_model",
         summary="The 1.4 times larger language model on Penn Treebank with a mixture of 15 "
         "softmaxes.",
-        **FAMILY,
+        **LANGUAGE,
         model={**PTB_WORD_MOS, "units": 1290},
         reported=Reported("perplexity", 54.19, "TrellisNet paper, Table 1", "34M"),
         parameters=33_872_495,
@@ -362,9 +362,8 @@ register(
     language_model,
     Recipe(
         name="trellisnet_wt103",
-        task="language_model",
         summary="Word-level language model on WikiText-103 with a tied adaptive softmax.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 267_735,
             "embedding_dim": 512,
@@ -416,9 +415,8 @@ register(
     language_model,
     Recipe(
         name="trellisnet_ptb_char",
-        task="language_model",
         summary="Character-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 50,
             "embedding_dim": 200,
@@ -586,7 +584,6 @@ register(
     language_model,
     Recipe(
         name="trellisnet_python_docs",
-        task="language_model",
         model={
             "vocabulary_size": PYTHON_DOCS_CHARACTERS,
             "embedding_dim": 64,
@@ -600,6 +597,6 @@ register(
         parameters=130_467,
         notes="Settings of ours, for a first run in under three minutes on two CPU cores.",
         **python_docs(1e-2),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

@@ -57,13 +57,22 @@ def test_one_builder_makes_several_models(entries):
         zoo.recipe("wider").replace(**{"model.units": "5"})
 
 
+def test_a_setting_that_is_called_as_an_argument_of_every_model(entries):
+    def narrow(*, units: int, weights: str = "own") -> keras.Model:
+        return dense(units=units)
+
+    registry.entry(recipe("narrow", units=4))(narrow)
+    assert inspect.signature(zoo.narrow).parameters["weights"].default is None
+    assert zoo.narrow().count_params() == 16
+
+
 @pytest.mark.parametrize("forwarded", [False, True])
 def test_a_function_of_its_own(entries, forwarded):
     def narrow(**settings) -> keras.Model:
         """One layer."""
         return dense(**settings)
 
-    def other(*, units: int, activation: str = "relu") -> keras.Model:
+    def other(units: int, activation: str = "relu", **weights) -> keras.Model:
         return dense(units=units, activation=activation)
 
     other.__name__ = "narrow"
