@@ -196,7 +196,6 @@ OF_ALL_FAMILIES = (
     "tests/layers/test_contract.py",
     "tests/layers/test_inputs.py",
     "tests/layers/test_trainable.py",
-    "tests/layers/test_functional_states.py",
     "tests/zoo/test_recipes.py",
     "tests/tuning/test_space.py",
     "tests/generation/test_families.py",
