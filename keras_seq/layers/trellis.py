@@ -97,8 +97,8 @@ class TrellisNet(CausalLayer):
     >>> import numpy as np
     >>> layer = TrellisNet(units=6, output_units=4, levels=5)
     >>> x = np.ones((2, 7, 3), "float32")
-    >>> layer(x).shape.as_list() if hasattr(layer(x).shape, "as_list") else list(layer(x).shape)
-    [2, 7, 4]
+    >>> tuple(layer(x).shape)
+    (2, 7, 4)
     >>> y, state = layer(x[:, :4], return_state=True)
     >>> rest = layer(x[:, 4:], initial_state=state)
     """
@@ -107,26 +107,26 @@ class TrellisNet(CausalLayer):
 
     def __init__(
         self,
-        units,
-        output_units,
-        levels,
-        kernel_size=2,
+        units: int,
+        output_units: int,
+        levels: int,
+        kernel_size: int = 2,
         dilation_rate: int | Sequence[int] = 1,
         activation: Any = "lstm",
-        groups=None,
-        injection_frequency=1,
-        auxiliary_frequency=None,
-        weight_normalization=False,
-        hidden_dropout=0.0,
-        weight_dropout=0.0,
-        temporal_weight_dropout=True,
-        state="exact",
-        unroll=True,
-        rematerialize=False,
-        kernel_initializer=None,
-        bias_initializer=None,
-        kernel_regularizer=None,
-        seed=None,
+        groups: Sequence[int] | None = None,
+        injection_frequency: int = 1,
+        auxiliary_frequency: int | None = None,
+        weight_normalization: bool = False,
+        hidden_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        temporal_weight_dropout: bool = True,
+        state: str = "exact",
+        unroll: bool = True,
+        rematerialize: bool = False,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
