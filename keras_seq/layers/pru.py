@@ -167,9 +167,10 @@ class PRU(CausalLayer):
         hidden, cell = (ops.cast(part, x.dtype) for part in initial_state)
         kernels = self._context_kernels(masks)
         by_time = ops.transpose(x, (1, 0, 2))
-        source, context = self.cell.input_transform, self.cell.context_transform
+        transform, context = self.cell.input_transform, self.cell.context_transform
         # What does not depend on the previous step, for all steps in one product: (t, b, 4u).
-        projected = source.products(by_time) + (source.joined_bias() + context.joined_bias())
+        bias = transform.joined_bias() + context.joined_bias()
+        projected = transform.products(by_time) + bias
         if isinstance(context, GroupedLinear):
             outputs, state = self._compact_loop(projected, kernels[0], hidden, cell)
         else:
