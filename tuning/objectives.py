@@ -59,5 +59,7 @@ def objective(name: str) -> Objective:
     """
     metric = name.removeprefix("val_")
     if metric not in NAMES:
-        raise ValueError(f"`objective` must be one of: {', '.join(NAMES)}. Received: {name!r}.")
+        raise ValueError(
+            f"`objective` must be one of: {', '.join(NAMES)}. Received: objective={name!r}."
+        )
     return Objective(f"val_{metric}", metric_of(metric).direction)

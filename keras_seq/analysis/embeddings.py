@@ -86,7 +86,7 @@ def variance_by_band(
         edges = [mantissa * 10**power for power in range(1, 10) for mantissa in (1, 3)]
     limits = [0, *(edge for edge in edges if edge < size), size]
     if any(low >= high for low, high in zip(limits, limits[1:], strict=False)):
-        raise ValueError(f"`edges` must be positive and rise. Received: {list(edges)}.")
+        raise ValueError(f"`edges` must be positive and rise. Received: edges={list(edges)}.")
     order = np.argsort(-counts, kind="stable")
     bands = []
     for low, high in zip(limits, limits[1:], strict=False):

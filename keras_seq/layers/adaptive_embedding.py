@@ -66,7 +66,7 @@ class AdaptiveEmbedding(Outlined, keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if div_value < 1:
-            raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}")
+            raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}.")
         self.vocabulary_size = int(vocabulary_size)
         self.embedding_dim = int(embedding_dim)
         self.output_dim = self.embedding_dim if output_dim is None else int(output_dim)

@@ -128,7 +128,7 @@ class AdaptiveSoftmax(SoftmaxHead):
     ):
         super().__init__(vocabulary_size, tied, **kwargs)
         if form not in FORMS:
-            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}")
+            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
         if form == "split" and (embedding_dim is not None or div_value != 1):
             raise ValueError(
                 "With form='split' all words have vectors of the hidden state's width. Received: "
@@ -143,16 +143,16 @@ class AdaptiveSoftmax(SoftmaxHead):
         if tie_projections and (form != "projected" or not tied):
             raise ValueError(
                 "`tie_projections` needs form='projected' and tied=True. Received: "
-                f"form={form!r}, tied={tied}"
+                f"form={form!r}, tied={tied}."
             )
         if div_value < 1:
-            raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}")
+            raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}.")
         if embedding_dim is not None and embedding_dim < 1:
             raise ValueError(
-                f"`embedding_dim` must be positive. Received: embedding_dim={embedding_dim}"
+                f"`embedding_dim` must be positive. Received: embedding_dim={embedding_dim}."
             )
         if max_logits < 1:
-            raise ValueError(f"`max_logits` must be positive. Received: max_logits={max_logits}")
+            raise ValueError(f"`max_logits` must be positive. Received: max_logits={max_logits}.")
         self.cutoffs = check_cutoffs(cutoffs, self.vocabulary_size)
         self.form = form
         self.embedding_dim = embedding_dim

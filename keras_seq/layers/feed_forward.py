@@ -60,7 +60,7 @@ class FeedForward(SeededLayer):
         super().__init__(**kwargs)
         if inner_units is not None and inner_units < 1:
             raise ValueError(
-                f"`inner_units` must be positive or None. Received: inner_units={inner_units}"
+                f"`inner_units` must be positive or None. Received: inner_units={inner_units}."
             )
         self.inner_units = inner_units
         self.activation = get_activation(activation)

@@ -234,13 +234,13 @@ def _get_cell(cell, units):
     if isinstance(cell, str):
         if cell not in BLOCKS:
             raise ValueError(
-                f"`cell` must be one of {sorted(BLOCKS)} or a Keras cell. Received: cell={cell!r}"
+                f"`cell` must be one of {sorted(BLOCKS)} or a Keras cell. Received: cell={cell!r}."
             )
         return cell
     if not (callable(cell) and hasattr(cell, "state_size")):
         raise ValueError(
             f"`cell` must be one of {sorted(BLOCKS)} or a layer with `state_size`, as the cells of "
-            f"Keras have. Received: cell={cell!r}"
+            f"Keras have. Received: cell={cell!r}."
         )
     if isinstance(cell, _CELLS):
         refuse_dropout("cell", cell.get_config())

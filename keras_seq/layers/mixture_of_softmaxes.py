@@ -75,7 +75,7 @@ class MixtureOfSoftmaxes(SoftmaxHead):
         super().__init__(vocabulary_size, tied, **kwargs)
         for name, value in (("experts", experts), ("embedding_dim", embedding_dim)):
             if value < 1:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value}.")
         self.experts = int(experts)
         self.embedding_dim = int(embedding_dim)
         self.latent_dropout = check_rate(latent_dropout, "latent_dropout")

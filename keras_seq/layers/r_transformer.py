@@ -104,7 +104,9 @@ class RTransformer(SeededLayer, CausalLayer):
         self.units = check_integer("units", units)
         self.levels = check_integer("levels", levels)
         if units % heads:
-            raise ValueError(f"`heads` must divide `units`. Received: units={units}, heads={heads}")
+            raise ValueError(
+                f"`heads` must divide `units`. Received: units={units}, heads={heads}."
+            )
         self.input_dropout = check_rate(input_dropout, "input_dropout")
         self.project_input = project_input
         self.unused_weights = unused_weights
@@ -148,7 +150,7 @@ class RTransformer(SeededLayer, CausalLayer):
         if not project and features != self.units:
             raise ValueError(
                 "Without `project_input` the input must have `units` features. "
-                f"Received: units={self.units}, input_shape={tuple(input_shape)}"
+                f"Received: units={self.units}, input_shape={tuple(input_shape)}."
             )
         if project and self.projection is None:
             limit = features**-0.5

@@ -25,7 +25,9 @@ def trellis_from_rnn(cls, layers, horizon: int, **kwargs):
     """
     layers = list(layers) if isinstance(layers, list | tuple) else [layers]
     if not isinstance(horizon, numbers.Integral) or horizon < 1:
-        raise ValueError(f"`horizon` must be an integer of at least 1. Received: horizon={horizon}")
+        raise ValueError(
+            f"`horizon` must be an integer of at least 1. Received: horizon={horizon}."
+        )
     _check_layers(layers)
     gates = _gates_of(layers)
     widths = tuple(int(layer.units) for layer in layers)
@@ -53,13 +55,13 @@ def _check_layers(layers):
     if not layers or type(layers[0]) not in kinds:
         raise ValueError(
             "`layers` must be a SimpleRNN, GRU or LSTM layer of Keras, or a list of them. "
-            f"Received: {[type(layer).__name__ for layer in layers]}"
+            f"Received: {[type(layer).__name__ for layer in layers]}."
         )
     names = [type(layer).__name__ for layer in layers]
     if len(set(names)) > 1:
         raise ValueError(
             "The layers of a stack must be of one type, since all levels of a trellis network "
-            f"share their non-linearity. Received: {names}"
+            f"share their non-linearity. Received: {names}."
         )
     below = None
     for layer in layers:
@@ -104,7 +106,7 @@ def _gates_of(layers):
             raise ValueError(
                 "The layers of a stack must have the same activations, since all levels of a "
                 f"trellis network share them. Received: {first.get_config()} and "
-                f"{gates(layer).get_config()} in layer {layer.name!r}"
+                f"{gates(layer).get_config()} in layer {layer.name!r}."
             )
     return first
 

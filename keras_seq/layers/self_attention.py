@@ -78,11 +78,11 @@ class SelfAttention(SeededLayer, CausalLayer):
     ):
         super().__init__(**kwargs)
         if heads < 1:
-            raise ValueError(f"`heads` must be positive. Received: heads={heads}")
+            raise ValueError(f"`heads` must be positive. Received: heads={heads}.")
         if span is not None and span < 1:
-            raise ValueError(f"`span` must be positive or None. Received: span={span}")
+            raise ValueError(f"`span` must be positive or None. Received: span={span}.")
         if span is not None and not causal:
-            raise ValueError(f"`span` needs `causal=True`. Received: span={span}, causal={causal}")
+            raise ValueError(f"`span` needs `causal=True`. Received: span={span}, causal={causal}.")
         self.heads = heads
         self.causal = causal
         self.span = span
@@ -108,7 +108,7 @@ class SelfAttention(SeededLayer, CausalLayer):
         if features % self.heads:
             raise ValueError(
                 "`heads` must divide the features of the input. "
-                f"Received: heads={self.heads}, input_shape={tuple(input_shape)}"
+                f"Received: heads={self.heads}, input_shape={tuple(input_shape)}."
             )
         limit = self.features**-0.5
         bias = keras.initializers.RandomUniform(-limit, limit)

@@ -36,7 +36,7 @@ class SoftmaxHead(CheckedLayer):
         super().__init__(**kwargs)
         if vocabulary_size < 1:
             raise ValueError(
-                f"`vocabulary_size` must be positive. Received: vocabulary_size={vocabulary_size}"
+                f"`vocabulary_size` must be positive. Received: vocabulary_size={vocabulary_size}."
             )
         self.vocabulary_size = int(vocabulary_size)
         self.tied = bool(tied)

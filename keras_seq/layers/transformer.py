@@ -99,7 +99,9 @@ class Transformer(SeededLayer, CausalLayer):
         self.levels = check_integer("levels", levels)
         self.heads = check_integer("heads", heads)
         if units % heads:
-            raise ValueError(f"`heads` must divide `units`. Received: units={units}, heads={heads}")
+            raise ValueError(
+                f"`heads` must divide `units`. Received: units={units}, heads={heads}."
+            )
         self.inner_units = inner_units
         self.dropout = check_rate(dropout, "dropout")
         self.input_dropout = check_rate(input_dropout, "input_dropout")
@@ -145,7 +147,7 @@ class Transformer(SeededLayer, CausalLayer):
         if not project and features != self.units:
             raise ValueError(
                 "Without `project_input` the input must have `units` features. "
-                f"Received: units={self.units}, input_shape={tuple(input_shape)}"
+                f"Received: units={self.units}, input_shape={tuple(input_shape)}."
             )
         if project and self.projection is None:
             limit = features**-0.5

@@ -162,7 +162,7 @@ class TrellisNet(CausalLayer):
             if auxiliary_frequency > levels:
                 raise ValueError(
                     "`auxiliary_frequency` must be at most `levels`, or no level has an auxiliary "
-                    f"output. Received: auxiliary_frequency={auxiliary_frequency}, levels={levels}"
+                    f"output. Received: auxiliary_frequency={auxiliary_frequency}, levels={levels}."
                 )
         self._plan = TrellisPlan(
             kernel_size=kernel_size,
@@ -184,18 +184,18 @@ class TrellisNet(CausalLayer):
         if sum(groups) != self.width:
             raise ValueError(
                 "`groups` must sum to `units + output_units`. Received: "
-                f"groups={groups}, units={self.units}, output_units={self.output_units}"
+                f"groups={groups}, units={self.units}, output_units={self.output_units}."
             )
         if len(groups) > self.levels:
             raise ValueError(
                 "`levels` must be at least the number of groups, or the last group stays zero. "
-                f"Received: levels={self.levels}, groups={groups}"
+                f"Received: levels={self.levels}, groups={groups}."
             )
         if self.kernel_size != 2 or self.weight_normalization or self.weight_dropout:
             raise ValueError(
                 "A mixed-group kernel has two taps, no weight normalisation and no weight dropout. "
                 f"Received: kernel_size={self.kernel_size}, weight_normalization="
-                f"{self.weight_normalization}, weight_dropout={self.weight_dropout}"
+                f"{self.weight_normalization}, weight_dropout={self.weight_dropout}."
             )
 
     @property

@@ -49,7 +49,7 @@ class UnbiasedLayerNormalization(CheckedLayer):
         if features < 2:
             raise ValueError(
                 "The input must have at least two features, since the unbiased deviation divides "
-                f"by d - 1. Received: input_shape={tuple(input_shape)}"
+                f"by d - 1. Received: input_shape={tuple(input_shape)}."
             )
         self.gain = self.add_weight(name="gain", shape=(features,), initializer="ones")
         self.bias = self.add_weight(name="bias", shape=(features,), initializer="zeros")

@@ -114,7 +114,7 @@ def _align(weight, nll):
     if len(weight.shape) > len(nll.shape):
         raise ValueError(
             "`sample_weight` must not have more axes than the targets. Received: "
-            f"sample_weight.shape={tuple(weight.shape)}, targets of shape {tuple(nll.shape)}"
+            f"sample_weight.shape={tuple(weight.shape)}, targets of shape {tuple(nll.shape)}."
         )
     for _ in range(len(nll.shape) - len(weight.shape)):
         weight = ops.expand_dims(weight, -1)

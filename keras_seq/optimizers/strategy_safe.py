@@ -38,7 +38,7 @@ class StrategySafe:
         super().__init__(*map(plain, args), **{name: plain(kwargs[name]) for name in kwargs})
         l2, nominal_length = plain(l2), plain(nominal_length)
         if l2 < 0:
-            raise ValueError(f"`l2` must not be negative. Received: l2={l2}")
+            raise ValueError(f"`l2` must not be negative. Received: l2={l2}.")
         if nominal_length is not None and nominal_length <= 0:
             raise ValueError(
                 "`nominal_length` must be positive. "

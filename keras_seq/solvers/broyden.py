@@ -51,7 +51,8 @@ class Broyden(Solver):
             raise ValueError(f"`memory` must be positive. Received: memory={memory}.")
         if line_search_steps < 1:
             raise ValueError(
-                f"`line_search_steps` must be positive. Received: {line_search_steps}."
+                "`line_search_steps` must be positive. "
+                f"Received: line_search_steps={line_search_steps}."
             )
         self.memory = memory
         self.line_search = line_search

@@ -248,8 +248,10 @@ def infinite_at(huge: float, x):
 def check_limits(max_steps, tolerance, stop, names=("max_steps", "tolerance", "stop")):
     """Refuses limits out of range, under the names that the caller uses for them."""
     if not isinstance(max_steps, numbers.Integral) or max_steps < 1:
-        raise ValueError(f"`{names[0]}` must be a positive integer. Received: {max_steps}.")
+        raise ValueError(
+            f"`{names[0]}` must be a positive integer. Received: {names[0]}={max_steps}."
+        )
     if tolerance < 0:
-        raise ValueError(f"`{names[1]}` must not be negative. Received: {tolerance}.")
+        raise ValueError(f"`{names[1]}` must not be negative. Received: {names[1]}={tolerance}.")
     if stop not in STOPS:
-        raise ValueError(f"`{names[2]}` must be one of {STOPS}. Received: {stop!r}.")
+        raise ValueError(f"`{names[2]}` must be one of {STOPS}. Received: {names[2]}={stop!r}.")

@@ -35,7 +35,9 @@ def make_schedule(spec: ScheduleSpec, learning_rate: float, steps: int) -> "Sche
     """
     if spec.name not in _SCHEDULES:
         known = ", ".join(map(repr, sorted(_SCHEDULES)))
-        raise ValueError(f"`schedule.name` must be one of: {known}. Received: {spec.name!r}.")
+        raise ValueError(
+            f"`schedule.name` must be one of: {known}. Received: schedule.name={spec.name!r}."
+        )
     return _SCHEDULES[spec.name](spec, learning_rate, steps)
 
 

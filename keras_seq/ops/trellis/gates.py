@@ -180,5 +180,5 @@ def get_gates(identifier) -> TrellisGates:
         return FunctionGates(identifier)
     raise ValueError(
         f"`activation` must be one of {sorted(_NAMES)}, a gates object such as `LSTMGates()`, or a "
-        f"function f(pre, previous_hidden, previous_cell). Received: activation={identifier!r}"
+        f"function f(pre, previous_hidden, previous_cell). Received: activation={identifier!r}."
     )

@@ -25,7 +25,7 @@ def kind_of(state) -> str:
         return "history"
     raise ValueError(
         "`initial_state` must be a dict (exact) or a pair [h, c] (history), as from "
-        f"`get_initial_state`. Received: {type(state).__name__}"
+        f"`get_initial_state`. Received: {type(state).__name__}."
     )
 
 
