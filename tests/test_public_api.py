@@ -124,3 +124,27 @@ def test_names_of_the_zoo():
         assert recipe.name == name
         assert callable(getattr(keras_seq.zoo, name))
         assert (inspect.getdoc(getattr(keras_seq.zoo, name)) or "").strip(), f"{name}: no docstring"
+
+
+def public_values() -> dict[str, object]:
+    """Every public class and function of the package, by its path."""
+    parts = {part: importlib.import_module(f"keras_seq.{part}") for part in PARTS}
+    return {
+        f"{part}.{name}": getattr(module, name)
+        for part, module in parts.items()
+        for name in module.__all__
+    }
+
+
+def test_arguments_have_types():
+    """`py.typed` is shipped: what a user calls says which types it takes."""
+    untyped = []
+    for path, value in public_values().items():
+        called = inspect.unwrap(value.__init__ if inspect.isclass(value) else value)  # pyright: ignore
+        if not inspect.isfunction(called) or not called.__module__.startswith("keras_seq"):
+            continue
+        for parameter in inspect.signature(called).parameters.values():
+            several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.annotation is parameter.empty and parameter.name != "self" and not several:
+                untyped.append(f"{path}({parameter.name})")
+    assert not untyped

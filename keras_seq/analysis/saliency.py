@@ -1,7 +1,7 @@
 """Which words a prediction depends on: gradients with respect to the input vectors."""
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +28,7 @@ class Saliency(NamedTuple):
     top_probabilities: np.ndarray
 
 
-def saliency(model: LanguageModel, ids, top: int = TOP) -> Saliency:
+def saliency(model: LanguageModel, ids: Any, top: int = TOP) -> Saliency:
     """Gradient saliency of the words of a passage, for the word predicted after each of them.
 
     Mehta et al. (2018), section 4.3. With the input vectors x and the likeliest word w after step

@@ -41,7 +41,7 @@ _ZIP_ERRORS = (
 )
 
 
-def read_state_dict(path, limit: int | None = None) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | Path, limit: int | None = None) -> dict[str, np.ndarray]:
     """Reads the weights of a file that `torch.save` wrote.
 
     Understood are state dicts, checkpoints that hold one (under `"state_dict"`, `"model"` and the

@@ -43,8 +43,8 @@ def export_model(
     warmup: bool = True,
     weights_as: str | None = None,
     format: str = "tf_saved_model",
-    stop=(),
-    ban=(),
+    stop: Any = (),
+    ban: Any = (),
     repetition_penalty: float = 1.0,
     beams: int | None = None,
 ) -> Path:

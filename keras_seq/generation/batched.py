@@ -17,15 +17,15 @@ from keras_seq.generation.token_rules import RULE_SPECS, TokenRules, asks_for_ru
 
 def generate_ids(
     model: keras.Model,
-    ids,
-    lengths=None,
+    ids: Any,
+    lengths: Any = None,
     length: Any = 100,
     temperature: Any = 1.0,
     top_k: Any = 0,
     top_p: Any = 1.0,
     seed: Any = 0,
-    stop=(),
-    ban=(),
+    stop: Any = (),
+    ban: Any = (),
     repetition_penalty: float = 1.0,
 ) -> Any:
     """Continues a batch of sequences in one graph (`tf.while_loop`), on the exact state.

@@ -17,13 +17,13 @@ MOST_BEAMS = 1024
 
 def beam_search(
     model: keras.Model,
-    ids,
-    lengths=None,
+    ids: Any,
+    lengths: Any = None,
     length: Any = 100,
     beams: int = 4,
     length_penalty: float = 0.0,
-    stop=(),
-    ban=(),
+    stop: Any = (),
+    ban: Any = (),
     repetition_penalty: float = 1.0,
 ) -> Any:
     """Searches the likeliest continuations of a batch of sequences, on the exact state.

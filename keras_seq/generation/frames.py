@@ -1,6 +1,7 @@
 """Tunes, frame by frame over an explicit state."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from keras_seq.models import FrameModel
 
 def generate_frames(
     model: keras.Model,
-    prime=None,
+    prime: Any = None,
     length: int = 200,
     temperature: float = 1.0,
     top_notes: int = 0,

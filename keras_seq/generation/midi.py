@@ -1,6 +1,7 @@
 """Piano rolls as MIDI files and as pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ _FEWEST = 'Install what reads and writes MIDI files: pip install "keras-seq[musi
 
 def write_midi(
     path: str | Path,
-    frames,
+    frames: Any,
     frame_beats: float = 0.5,
     tempo: float = 100.0,
     velocity: int = 80,
@@ -132,7 +133,7 @@ def read_midi(path: str | Path, frame_beats: float = 0.5) -> np.ndarray:
     return roll
 
 
-def draw_piano_roll(path: str | Path, frames, prime: int = 0, title: str = "") -> bool:
+def draw_piano_roll(path: str | Path, frames: Any, prime: int = 0, title: str = "") -> bool:
     """Draws a piano roll as a PNG file.
 
     Args:

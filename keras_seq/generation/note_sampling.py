@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_seq.generation.sampling import as_tensor, check, check_options, usable_temperature
 
 
-def sample_notes(logits, temperature: Any = 1.0, top_notes: Any = 0, seed: Any = 0) -> Any:
+def sample_notes(logits: Any, temperature: Any = 1.0, top_notes: Any = 0, seed: Any = 0) -> Any:
     """Draws frames: every note sounds or not, independently of the others.
 
     A note of logit a sounds with probability σ(a / temperature).

@@ -11,7 +11,7 @@ TINY, HUGE = (float(x) for x in (np.finfo("float32").tiny, np.finfo("float32").m
 
 
 def sample(
-    log_probs,
+    log_probs: Any,
     temperature: Any = 1.0,
     top_k: Any = 0,
     top_p: Any = 1.0,

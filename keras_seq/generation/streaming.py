@@ -20,15 +20,15 @@ from keras_seq.generation.token_rules import TokenRules, asks_for_rules, token_i
 
 def generate(
     model: keras.Model,
-    vocabulary,
+    vocabulary: Any,
     prompt: str | bytes = "",
     length: int = 200,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
-    stop=(),
-    ban=(),
+    stop: Any = (),
+    ban: Any = (),
     repetition_penalty: float = 1.0,
     beams: int = 1,
     length_penalty: float = 0.0,

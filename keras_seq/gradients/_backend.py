@@ -64,7 +64,7 @@ if keras.backend.backend() == "tensorflow":
         del z
         return f
 
-    def if_drawn(predicate, function, tensors) -> Any:
+    def if_drawn(predicate: Any, function: Callable, tensors: Any) -> Any:
         """`function()`, a float32 or float64 scalar of `tensors`, if the predicate holds, else 0.
 
         Its gradient is a branch that computes the function anew. As the gradient of a branch, a
@@ -168,7 +168,7 @@ else:
         """Refuses, as `recorded` does."""
         raise _refused()
 
-    def if_drawn(predicate, function, tensors) -> Any:
+    def if_drawn(predicate: Any, function: Callable, tensors: Any) -> Any:
         """Refuses, as `recorded` does."""
         raise _refused()
 

@@ -1,5 +1,7 @@
 """Cells as functions of z, with gradients that hold no values that are not finite."""
 
+from typing import Any
+
 import keras
 
 from keras_seq.gradients import _backend
@@ -20,7 +22,7 @@ class GuardedCell:
         guard: `False` to let all gradients pass.
     """
 
-    def __init__(self, run, cell, context, guard: bool = True):
+    def __init__(self, run: Any, cell: Any, context: Any, guard: bool = True):
         self._run = run
         self._weights = _backend.read_weights(cell.trainable_variables, guard)
         self._others = _backend.outer_values(cell.non_trainable_variables)
@@ -47,7 +49,7 @@ def _guarded(tensor):
     return _backend.finite_gradient(tensor) if _floating(tensor) else tensor
 
 
-def advance_state(run, cell, z, context):
+def advance_state(run: Any, cell: Any, z: Any, context: Any):
     """Lets the cell's seeds and other state that is not trained move on, by one application.
 
     Args:

@@ -1,5 +1,6 @@
 """Gradients by the implicit function theorem."""
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -10,7 +11,13 @@ from keras_seq.solvers import solve
 
 
 def find_equilibrium(
-    f, z0, solver: Any = "broyden", max_steps=30, tolerance=1e-3, stop="relative", keep=()
+    f: Callable,
+    z0: Any,
+    solver: Any = "broyden",
+    max_steps: int = 30,
+    tolerance: float = 1e-3,
+    stop: str = "relative",
+    keep: Any = (),
 ):
     """Solves z = f(z) without recording anything for gradients.
 
@@ -39,7 +46,12 @@ def find_equilibrium(
 
 
 def attach_implicit_gradient(
-    f, equilibrium, solver: Any = "broyden", max_steps=30, tolerance=1e-3, stop="relative"
+    f: Callable,
+    equilibrium: Any,
+    solver: Any = "broyden",
+    max_steps: int = 30,
+    tolerance: float = 1e-3,
+    stop: str = "relative",
 ):
     """Applies f once more at the equilibrium, with the gradient of the equilibrium.
 

@@ -2,6 +2,8 @@
 
 import functools
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -10,7 +12,7 @@ from keras_seq._random import draw_seed
 from keras_seq.gradients import _backend
 
 
-def jacobian_loss(f, z, vectors=None, probes: int = 1, seed=None):
+def jacobian_loss(f: Callable, z: Any, vectors: Any = None, probes: int = 1, seed: Any = None):
     """An estimate of the squared Frobenius norm of J = ∂f/∂z, divided by the size of z.
 
     Bai, Koltun and Kolter, *Stabilizing Equilibrium Models by Jacobian Regularization* (ICML 2021),
@@ -45,7 +47,7 @@ def jacobian_loss(f, z, vectors=None, probes: int = 1, seed=None):
     return total / ops.cast(len(vectors) * count, total.dtype)
 
 
-def draw_vectors(z, probes: int = 1, seed=None) -> list:
+def draw_vectors(z: Any, probes: int = 1, seed: Any = None) -> list:
     """Normal vectors of the shape of z for `jacobian_loss`.
 
     Args:
@@ -61,7 +63,7 @@ def draw_vectors(z, probes: int = 1, seed=None) -> list:
     ]
 
 
-def spectral_radius(f, z, steps: int = 50, start=None, seed=None):
+def spectral_radius(f: Callable, z: Any, steps: int = 50, start: Any = None, seed: Any = None):
     """The spectral radius of J = ∂f/∂z of every sample, by power iteration.
 
     v ← vᵀ J, normalised for each sample; the estimate is the absolute Rayleigh quotient of the last

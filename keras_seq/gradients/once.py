@@ -1,5 +1,7 @@
 """Gradients that are written out and have no derivative of their own."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 ONCE = (
@@ -8,7 +10,7 @@ ONCE = (
 )
 
 
-def once(function, message: str):
+def once(function: Callable, message: str):
     """Makes a gradient of a function without arguments; differentiating it again is refused.
 
     Args:

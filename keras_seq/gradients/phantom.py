@@ -1,11 +1,14 @@
 """Gradients through a few applications of the function."""
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import ops
 
 from keras_seq.gradients import _backend
 
 
-def phantom_steps(f, equilibrium, steps: int = 1, damping: float = 0.0):
+def phantom_steps(f: Callable, equilibrium: Any, steps: int = 1, damping: float = 0.0):
     """Applies damped steps at the equilibrium; gradients flow through them and no further.
 
     Geng, Zhang, Bai, Wang and Lin, *On Training Implicit Models* (NeurIPS 2021). One step without
@@ -32,7 +35,7 @@ def phantom_steps(f, equilibrium, steps: int = 1, damping: float = 0.0):
     return _backend.once_differentiable(applied, ops.stop_gradient(equilibrium))
 
 
-def unrolled_steps(f, z, steps: int, damping: float = 0.0):
+def unrolled_steps(f: Callable, z: Any, steps: int, damping: float = 0.0):
     """Applies f `steps` times, with gradients through all of them and to `z`.
 
     Args:

@@ -1,5 +1,8 @@
 """Adaptive input embedding: narrower vectors for rarer words."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -58,10 +61,10 @@ class AdaptiveEmbedding(Outlined, keras.layers.Layer):
         vocabulary_size: int,
         embedding_dim: int,
         output_dim: int | None = None,
-        cutoffs=(),
+        cutoffs: Sequence[int] = (),
         div_value: float = 1,
-        embeddings_initializer=None,
-        projection_initializer=None,
+        embeddings_initializer: Any = None,
+        projection_initializer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

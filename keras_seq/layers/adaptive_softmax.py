@@ -1,5 +1,8 @@
 """Adaptive softmax: frequent words first, rare words in clusters."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -114,7 +117,7 @@ class AdaptiveSoftmax(SoftmaxHead):
     def __init__(
         self,
         vocabulary_size: int,
-        cutoffs=(),
+        cutoffs: Sequence[int] = (),
         form: str = "split",
         tied: bool = False,
         embedding_dim: int | None = None,
@@ -122,8 +125,8 @@ class AdaptiveSoftmax(SoftmaxHead):
         tie_projections: bool = False,
         use_bias: bool | None = None,
         max_logits: int = 2**25,
-        kernel_initializer=None,
-        projection_initializer=None,
+        kernel_initializer: Any = None,
+        projection_initializer: Any = None,
         **kwargs,
     ):
         super().__init__(vocabulary_size, tied, **kwargs)

@@ -1,5 +1,7 @@
 """The cell of a deep equilibrium transformer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -86,22 +88,22 @@ class DEQTransformerCell(EquilibriumCell):
 
     def __init__(
         self,
-        units,
-        heads,
-        inner_units,
-        memory_length=0,
-        inference_memory_length=None,
-        span=None,
-        norm_order="post",
-        weight_normalization=False,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        position_dropout=0.0,
-        inject=True,
-        kernel_initializer=None,
-        injection_initializer=None,
-        position_initializer=None,
-        seed=None,
+        units: int,
+        heads: int,
+        inner_units: int,
+        memory_length: int = 0,
+        inference_memory_length: int | None = None,
+        span: int | None = None,
+        norm_order: str = "post",
+        weight_normalization: bool = False,
+        hidden_dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        position_dropout: float = 0.0,
+        inject: bool = True,
+        kernel_initializer: Any = None,
+        injection_initializer: Any = None,
+        position_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         norm_order = check_norm_order(norm_order, kwargs)

@@ -1,5 +1,7 @@
 """The cell of a deep equilibrium trellis network."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -71,17 +73,17 @@ class DEQTrellisCell(EquilibriumCell):
 
     def __init__(
         self,
-        units,
-        output_units,
-        kernel_size=2,
-        weight_normalization=False,
-        hidden_dropout=0.0,
-        weight_dropout=0.0,
-        temporal_weight_dropout=True,
-        state="exact",
-        kernel_initializer=None,
-        bias_initializer=None,
-        seed=None,
+        units: int,
+        output_units: int,
+        kernel_size: int = 2,
+        weight_normalization: bool = False,
+        hidden_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        temporal_weight_dropout: bool = True,
+        state: str = "exact",
+        kernel_initializer: Any = None,
+        bias_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

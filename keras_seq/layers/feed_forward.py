@@ -1,5 +1,7 @@
 """The position-wise feed-forward network of a transformer."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -49,12 +51,12 @@ class FeedForward(SeededLayer):
 
     def __init__(
         self,
-        inner_units=None,
-        activation="relu",
-        dropout=0.0,
-        kernel_initializer=None,
-        bias_initializer=None,
-        seed=None,
+        inner_units: int | None = None,
+        activation: Any = "relu",
+        dropout: float = 0.0,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,5 +1,7 @@
 """A linear transform of contiguous groups of features."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -60,9 +62,9 @@ class GroupedLinear(CheckedLayer):
         groups: int = 1,
         blocks: int = 1,
         use_bias: bool = True,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

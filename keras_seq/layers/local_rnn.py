@@ -75,12 +75,12 @@ class LocalRNN(CausalLayer):
 
     def __init__(
         self,
-        units,
-        window,
+        units: int,
+        window: int,
         cell: Any = "gru",
-        kernel_initializer=None,
-        recurrent_initializer=None,
-        bias_initializer=None,
+        kernel_initializer: Any = None,
+        recurrent_initializer: Any = None,
+        bias_initializer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,5 +1,7 @@
 """The LSTM, with the loop of the pyramidal recurrent unit."""
 
+from typing import Any
+
 import keras
 
 from keras_seq._arguments import check_integer
@@ -60,11 +62,11 @@ class LSTM(PRU):
         self,
         units: int,
         weight_dropout: float = 0.0,
-        kernel_initializer=None,
-        recurrent_initializer=None,
-        bias_initializer=None,
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
+        kernel_initializer: Any = None,
+        recurrent_initializer: Any = None,
+        bias_initializer: Any = None,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
         seed: int | None = None,
         **kwargs,
     ):

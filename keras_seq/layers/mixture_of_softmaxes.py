@@ -1,5 +1,7 @@
 """Mixture of softmaxes."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -68,7 +70,7 @@ class MixtureOfSoftmaxes(SoftmaxHead):
         embedding_dim: int,
         latent_dropout: float = 0.0,
         tied: bool = True,
-        kernel_initializer=None,
+        kernel_initializer: Any = None,
         seed: int | None = None,
         **kwargs,
     ):

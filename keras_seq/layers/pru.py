@@ -1,5 +1,7 @@
 """The pyramidal recurrent unit over a whole sequence."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -82,11 +84,11 @@ class PRU(CausalLayer):
         split: str = "released",
         residual: bool = True,
         weight_dropout: float = 0.0,
-        kernel_initializer="orthogonal",
-        recurrent_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
+        kernel_initializer: Any = "orthogonal",
+        recurrent_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
         seed: int | None = None,
         **kwargs,
     ):

@@ -1,5 +1,7 @@
 """One step of the pyramidal recurrent unit, as a Keras cell."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -78,11 +80,11 @@ class PRUCell(CheckedLayer):
         subsampling: str = "average",
         split: str = "released",
         residual: bool = True,
-        kernel_initializer="orthogonal",
-        recurrent_initializer=None,
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        recurrent_regularizer=None,
+        kernel_initializer: Any = "orthogonal",
+        recurrent_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,5 +1,7 @@
 """The pyramidal transform: linear transforms of an input and of sub-sampled copies of it."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -77,9 +79,9 @@ class PyramidalTransform(CheckedLayer):
         split: str = "released",
         blocks: int = 1,
         use_bias: bool = True,
-        kernel_initializer="orthogonal",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
+        kernel_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -80,17 +80,17 @@ class RTransformerBlock(SeededLayer, CausalLayer):
 
     def __init__(
         self,
-        window,
-        heads,
-        local_layers=1,
+        window: int,
+        heads: int,
+        local_layers: int = 1,
         cell: Any = "gru",
-        inner_units=None,
-        dropout=0.0,
-        norm_order="pre",
-        normalization="unbiased",
-        causal=True,
-        span=None,
-        seed=None,
+        inner_units: int | None = None,
+        dropout: float = 0.0,
+        norm_order: str = "pre",
+        normalization: str = "unbiased",
+        causal: bool = True,
+        span: int | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

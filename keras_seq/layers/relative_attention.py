@@ -1,5 +1,7 @@
 """Multi-head attention with relative positions and a memory."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -73,16 +75,16 @@ class RelativeAttention(SeededLayer):
 
     def __init__(
         self,
-        heads,
-        head_units=None,
-        span=None,
-        dropout=0.0,
-        use_bias=True,
-        own_vectors=True,
-        weight_normalization=False,
-        kernel_initializer=None,
-        position_initializer=None,
-        seed=None,
+        heads: int,
+        head_units: int | None = None,
+        span: int | None = None,
+        dropout: float = 0.0,
+        use_bias: bool = True,
+        own_vectors: bool = True,
+        weight_normalization: bool = False,
+        kernel_initializer: Any = None,
+        position_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,5 +1,7 @@
 """Multi-head self-attention with a cache."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -68,12 +70,12 @@ class SelfAttention(SeededLayer, CausalLayer):
 
     def __init__(
         self,
-        heads,
-        causal=True,
-        span=None,
-        dropout=0.0,
-        kernel_initializer=None,
-        seed=None,
+        heads: int,
+        causal: bool = True,
+        span: int | None = None,
+        dropout: float = 0.0,
+        kernel_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

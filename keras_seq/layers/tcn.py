@@ -1,6 +1,7 @@
 """The temporal convolutional network."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -73,12 +74,12 @@ class TCN(SeededLayer, CausalLayer):
         levels: int | None = None,
         kernel_size: int = 2,
         dilation_rates: Sequence[int] | None = None,
-        activation="relu",
+        activation: Any = "relu",
         weight_normalization: bool = True,
         dropout: float = 0.0,
         spatial_dropout: bool = False,
         input_dropout: float = 0.0,
-        kernel_initializer=None,
+        kernel_initializer: Any = None,
         seed: int | None = None,
         **kwargs,
     ):

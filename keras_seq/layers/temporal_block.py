@@ -1,5 +1,7 @@
 """The residual block of a temporal convolutional network."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -77,15 +79,15 @@ class TemporalBlock(SeededLayer, CausalLayer):
 
     def __init__(
         self,
-        units,
-        kernel_size,
-        dilation_rate=1,
-        activation="relu",
-        weight_normalization=True,
-        dropout=0.0,
-        spatial_dropout=False,
-        kernel_initializer=None,
-        seed=None,
+        units: int,
+        kernel_size: int,
+        dilation_rate: int = 1,
+        activation: Any = "relu",
+        weight_normalization: bool = True,
+        dropout: float = 0.0,
+        spatial_dropout: bool = False,
+        kernel_initializer: Any = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -1,5 +1,7 @@
 """Softmax over the words, with the embedding's vectors or its own."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -50,7 +52,7 @@ class TiedSoftmax(SoftmaxHead):
         vocabulary_size: int,
         tied: bool = True,
         use_bias: bool = True,
-        kernel_initializer=None,
+        kernel_initializer: Any = None,
         **kwargs,
     ):
         super().__init__(vocabulary_size, tied, **kwargs)

@@ -55,12 +55,12 @@ class TransformerBlock(SeededLayer, CausalLayer):
 
     def __init__(
         self,
-        heads,
-        inner_units=None,
-        dropout=0.0,
-        norm_order="pre",
-        span=None,
-        seed=None,
+        heads: int,
+        inner_units: int | None = None,
+        dropout: float = 0.0,
+        norm_order: str = "pre",
+        span: int | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -38,7 +38,7 @@ class UnbiasedLayerNormalization(CheckedLayer):
     TensorShape([2, 3, 4])
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
         self.supports_masking = True

@@ -1,11 +1,13 @@
 """Regularisers on the outputs of a recurrent model."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_seq._dtypes import float32_at_least
 
 
-def activation_regularization(dropped_output, alpha: float, counts=None):
+def activation_regularization(dropped_output: Any, alpha: float, counts: Any = None):
     """`alpha * mean(output^2)`, the activation regulariser (AR).
 
     Merity et al., *Revisiting Activation Regularization for Language RNNs* (2017), section 3.1. It
@@ -28,7 +30,7 @@ def activation_regularization(dropped_output, alpha: float, counts=None):
     return alpha * (_mean(squares) if counts is None else _mean_of(squares, counts))
 
 
-def temporal_activation_regularization(raw_output, beta: float, counts=None):
+def temporal_activation_regularization(raw_output: Any, beta: float, counts: Any = None):
     """`beta * mean((output[t + 1] - output[t])^2)`, the temporal activation regulariser (TAR).
 
     Merity et al., *Revisiting Activation Regularization for Language RNNs* (2017), section 3.2. It

@@ -1,6 +1,7 @@
 """Mean negative log-likelihood, perplexity and bits per character."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -47,7 +48,7 @@ class NegativeLogLikelihood(keras.metrics.Metric):
         from_logits: bool = False,
         mask_token_id: int | None = None,
         name: str | None = None,
-        dtype=None,
+        dtype: Any = None,
     ):
         super().__init__(name=name or self._default_name, dtype=dtype)
         self.from_logits = bool(from_logits)

@@ -1,5 +1,7 @@
 """The number of tokens."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -30,7 +32,7 @@ class TokenCount(keras.metrics.Metric):
     4
     """
 
-    def __init__(self, name: str = "tokens", dtype="float64"):
+    def __init__(self, name: str = "tokens", dtype: Any = "float64"):
         super().__init__(name=name, dtype=dtype)
         self._count = self.add_variable((), "zeros", dtype="float64", name="count")
 

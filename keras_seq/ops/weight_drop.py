@@ -1,5 +1,7 @@
 """Dropout on the elements of a convolution kernel, as pure functions."""
 
+from typing import Any
+
 from keras import ops
 
 from keras_seq._random import bernoulli_mask
@@ -9,7 +11,9 @@ def _dropped_taps(kernel_size: int, temporal: bool) -> int:
     return kernel_size - 1 if temporal and kernel_size > 1 else kernel_size
 
 
-def weight_drop_mask(shape, rate: float, seed, temporal: bool = True, dtype="float32"):
+def weight_drop_mask(
+    shape: Any, rate: float, seed: Any, temporal: bool = True, dtype: Any = "float32"
+):
     """Draws the mask of `weight_drop` for a kernel of the given shape.
 
     Args:
@@ -27,7 +31,7 @@ def weight_drop_mask(shape, rate: float, seed, temporal: bool = True, dtype="flo
     return bernoulli_mask((taps, *shape[1:]), rate, seed, dtype)
 
 
-def weight_drop(kernel, mask):
+def weight_drop(kernel: Any, mask: Any):
     """Weight dropout (DropConnect) on the leading taps of a convolution kernel.
 
     Merity, Keskar and Socher, *Regularizing and Optimizing LSTM Language Models* (2018), section 2,

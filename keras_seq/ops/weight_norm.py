@@ -1,5 +1,7 @@
 """Weight normalisation as pure functions."""
 
+from typing import Any
+
 from keras import ops
 
 
@@ -16,7 +18,7 @@ def direction_norm(direction):
     return ops.sqrt(ops.sum(ops.square(direction), axis=axes))
 
 
-def weight_normalize(direction, gain):
+def weight_normalize(direction: Any, gain: Any):
     """Weight normalisation, `gain * direction / ||direction||`.
 
     Salimans and Kingma, *Weight Normalization* (2016), equation 2. The norm is taken over all axes

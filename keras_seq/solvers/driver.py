@@ -75,7 +75,7 @@ class Solution(NamedTuple):
 
 def solve(
     f: Callable[[Any], Any],
-    z0,
+    z0: Any,
     solver: Solver | str | dict = "broyden",
     max_steps: int = 30,
     tolerance: float = 1e-3,

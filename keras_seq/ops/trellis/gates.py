@@ -1,5 +1,7 @@
 """The recurrent non-linearities of a trellis network."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -23,7 +25,7 @@ class TrellisGates:
     recurrent_blocks: tuple[int, ...] = (0,)
     input_blocks: tuple[int, ...] = (0,)
 
-    def __init__(self, activation="tanh"):
+    def __init__(self, activation: Any = "tanh"):
         self.activation = keras.activations.get(activation)
 
     def __call__(self, pre, previous_hidden, previous_cell):
@@ -68,7 +70,7 @@ class LSTMGates(TrellisGates):
     recurrent_blocks = (0, 1, 2, 3)
     input_blocks = (0, 1, 2, 3)
 
-    def __init__(self, activation="tanh", recurrent_activation="sigmoid"):
+    def __init__(self, activation: Any = "tanh", recurrent_activation: Any = "sigmoid"):
         super().__init__(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
 
@@ -110,7 +112,7 @@ class GRUGates(TrellisGates):
     recurrent_blocks = (0, 1, 3)
     input_blocks = (0, 1, 2)
 
-    def __init__(self, activation="tanh", recurrent_activation="sigmoid"):
+    def __init__(self, activation: Any = "tanh", recurrent_activation: Any = "sigmoid"):
         super().__init__(activation)
         self.recurrent_activation = keras.activations.get(recurrent_activation)
 
