@@ -105,6 +105,8 @@ class LanguageModel(SequenceModel):
     >>> history = model.fit(ids, np.roll(ids, -1, axis=1), verbose=0)
     """
 
+    vocabulary_size: int
+
     def __init__(
         self,
         vocabulary_size: int,

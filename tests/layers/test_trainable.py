@@ -1,6 +1,7 @@
 """Frozen layers, models and parts of them: nothing in them trains, also from a file."""
 
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,15 +15,15 @@ every = pytest.mark.parametrize("name", each_of(MAKE))
 every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 
 
-def build(layer):
+def build(layer: Any):
     """Builds a layer, without the work of a call."""
     shape = (2, 5, WIDTH)
     if layer.built:
         return layer
+    shapes = [shape[1:] if layer.axes == ("b", "d") else shape]
     if isinstance(layer, layers.EquilibriumCell):
-        layer.build((2, 5, layer.units), shape)
-    else:
-        layer.build(shape[1:] if layer.axes == ("b", "d") else shape)
+        shapes.insert(0, (2, 5, layer.units))
+    layer.build(*shapes)
     return layer
 
 
