@@ -9,6 +9,8 @@ class Streams(Protocol):
 
     def get_initial_state(self, batch_size, kind: str | None = None) -> Any: ...
 
+    def __call__(self, *args, **kwargs) -> Any: ...
+
 
 @runtime_checkable
 class NamesInputs(Protocol):

@@ -155,7 +155,7 @@ def test_functional_models_load_in_a_fresh_process(names, tmp_path):
             sizes = zip(spec.shape, value.shape, strict=True)
             assert all(size in (None, real) for size, real in sizes), name
             assert spec.dtype == keras.backend.standardize_dtype(value.dtype), name
-    cases = [(model, [a, b, *states])]
+    cases: list = [(model, [a, b, *states])]
     x = keras.Input((None, WIDTH))
     apart = ("PRUCell", "DEQTransformerCell", "DEQTrellisCell")  # within PRU and DeepEquilibrium
     parts = [PARTS[name](name=f"part_{name}")(x) for name in PARTS if name not in apart]

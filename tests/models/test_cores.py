@@ -95,7 +95,7 @@ def test_what_is_no_causal_layer_is_refused(core):
 
 def test_a_core_without_state_says_so():
     class Stateless(Decayed):
-        get_initial_state = None
+        get_initial_state = None  # type: ignore[assignment]
 
     model = SequenceClassifier(Stateless(4), 3)
     with pytest.raises(TypeError, match="`core` must have `get_initial_state"):
