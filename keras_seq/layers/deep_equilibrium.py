@@ -8,14 +8,6 @@ from keras import ops
 from keras_seq import solvers
 from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers._equilibrium import (
-    chunks,
-    corrected,
-    first_given,
-    first_shape,
-    merged,
-    solution_spec,
-)
 from keras_seq.layers.equilibrium_cell import AdaptedCell, EquilibriumCell, build_by_call
 from keras_seq.layers.equilibrium_gradients import ForwardSolve, Gradient
 from keras_seq.layers.equilibrium_options import (
@@ -25,6 +17,14 @@ from keras_seq.layers.equilibrium_options import (
     gradient_config,
     option_config,
     take_options,
+)
+from keras_seq.layers.equilibrium_parts import (
+    chunks,
+    corrected,
+    first_given,
+    first_shape,
+    merged,
+    solution_spec,
 )
 from keras_seq.layers.fixed_point_problem import FixedPointProblem
 from keras_seq.metrics.solver_metrics import counted, solver_metrics, update

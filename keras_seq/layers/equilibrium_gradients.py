@@ -9,7 +9,7 @@ import keras
 from keras_seq import gradients, solvers
 from keras_seq._arguments import check_integer
 from keras_seq._export import export
-from keras_seq.layers._equilibrium import finite_samples, first_given, unrolled
+from keras_seq.layers.equilibrium_parts import finite_samples, first_given, unrolled
 
 
 class ForwardSolve(NamedTuple):

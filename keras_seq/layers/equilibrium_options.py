@@ -12,7 +12,6 @@ from keras_seq._arguments import check_integer
 from keras_seq._backend import traced_for_xla
 from keras_seq._export import export
 from keras_seq._random import draw_seed
-from keras_seq.layers._equilibrium import unrolled
 from keras_seq.layers.equilibrium_gradients import (
     ForwardSolve,
     Gradient,
@@ -24,6 +23,7 @@ from keras_seq.layers.equilibrium_gradients import (
     check_at_least,
     check_share,
 )
+from keras_seq.layers.equilibrium_parts import unrolled
 
 
 @export("keras_seq.layers.JacobianRegularization")

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from keras_seq import gradients, solvers
-from keras_seq.layers._equilibrium import first_given
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.equilibrium_cell import AdaptedCell
+from keras_seq.layers.equilibrium_parts import first_given
 
 
 class FixedPointProblem(CausalLayer):
