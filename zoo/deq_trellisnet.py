@@ -9,8 +9,8 @@ from typing import Any
 
 from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 from keras_seq.models import LanguageModel, SequenceClassifier
-from keras_seq.zoo.equilibria import equilibrium_of
 from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of, split_head
+from keras_seq.zoo.equilibria import equilibrium_of
 from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
