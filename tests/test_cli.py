@@ -108,6 +108,7 @@ def test_list():
     assert "trellisnet_ptb_word" in plain.stdout
 
 
+@pytest.mark.slow
 def test_describe(run):
     result = call("describe", "trellisnet_ptb_word", "--json", "--set", "units=64")
     facts = json.loads(result.stdout)
@@ -128,6 +129,7 @@ def test_evaluate(run):
     assert "validation: 70 tokens" in plain.stdout
 
 
+@pytest.mark.slow
 def test_evaluate_dynamic(run):
     plain = json.loads(call("evaluate", run[0], "--json").stdout)
     stored = (run[0] / "best.weights.h5").read_bytes()
@@ -146,6 +148,7 @@ def test_evaluate_dynamic(run):
     assert json.loads(call("evaluate", run[0], "--json").stdout)["nll"] == plain["nll"]
 
 
+@pytest.mark.slow
 def test_evaluate_cache(run):
     plain = json.loads(call("evaluate", run[0], "--json").stdout)
     arguments = ("evaluate", run[0], "--cache", "--cache-size", 20, "--cache-theta", 0.5)
@@ -280,6 +283,7 @@ def test_texts_that_may_be_empty(run):
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_prompt_in_any_locale():
     """Bytes of UTF-8 that an ASCII locale hands over as surrogates; text is written as UTF-8."""
     assert as_text("naïve") == "naïve"

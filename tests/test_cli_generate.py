@@ -74,6 +74,7 @@ def installed(packed, monkeypatch):
     return packed[1]
 
 
+@pytest.mark.slow
 def test_a_tune_from_a_run(run, music, tmp_path):
     to = tmp_path / "tune.mid"
     arguments = ("generate", run.folder, "--to", to, "--length", 9, "--seed", 3)
@@ -166,6 +167,7 @@ def test_text_with_no_run_and_no_training(tmp_path):
     assert to.read_text() == result.stdout
 
 
+@pytest.mark.slow
 def test_text_under_rules():
     arguments = ("generate", "--prompt", "The ", "--length", 12, "--json", "--stop", "<eos>")
     ruled = call(*arguments, "--ban", "e", "--ban", "t", "--repetition-penalty", 1.2)

@@ -80,6 +80,31 @@ def name_of(page: Path) -> str:
 
 
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
+# Pages whose code takes longer than six seconds.
+LONG = [
+    "docs/analysis.md",
+    "docs/deq_gradients.md",
+    "docs/generation.md",
+    "docs/my_own_text.md",
+    "docs/pipelines.md",
+    "docs/scaling.md",
+    "docs/sequence_models.md",
+    "docs/serving.md",
+    "docs/training.md",
+    "docs/tuning.md",
+    "docs/layers/deep_equilibrium.md",
+    "docs/layers/deq_transformer.md",
+    "docs/layers/pru.md",
+    "docs/layers/r_transformer.md",
+]
+pages_by_time = pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if name_of(page) in LONG else page
+        for page in PAGES
+    ],
+    ids=name_of,
+)
 
 
 @contextlib.contextmanager
@@ -116,7 +141,7 @@ def at_most(steps: int, fit):
     return limited
 
 
-@pages
+@pages_by_time
 def test_code_runs(page, tmp_path, monkeypatch):
     """Every `python` block runs, in order; `python notest` is left out.
 

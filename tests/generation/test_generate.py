@@ -28,7 +28,7 @@ def recomputed(model, ids: list, length: int) -> list[int]:
     return ids[start:]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param("contract", marks=pytest.mark.slow), "trellis"])
 def test_greedy_stream_equals_recomputation(name):
     vocabulary = words()
     model = MODELS[name](vocabulary.size)

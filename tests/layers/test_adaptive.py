@@ -19,7 +19,13 @@ MODES = {
 }
 # 60 logits at once: several chunks a cluster, and a remainder
 modes = pytest.mark.parametrize(
-    ("mode", "max_logits"), [("eager", 60), ("graph", 60), ("xla", 60), ("graph", 10**6)]
+    ("mode", "max_logits"),
+    [
+        ("eager", 60),
+        pytest.param("xla", 60, marks=pytest.mark.slow),
+        ("graph", 60),
+        ("graph", 10**6),
+    ],
 )
 
 

@@ -246,6 +246,7 @@ def model_of(layer, shape=(5, 2)):
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_fit_with_pretraining_and_jacobian_loss(jit, tmp_path):
     layer = make(
         pretrain_steps=3,
@@ -293,6 +294,7 @@ def test_mixed_precision():
     assert all(np.all(np.isfinite(g)) for g in gradients_of(layer, data(dtype="float32")))
 
 
+@pytest.mark.slow
 def test_saved_nests_load_in_a_fresh_process(tmp_path):
     layer = DeepEquilibrium(
         DEQTrellisCell(4, 3, weight_normalization=True),

@@ -103,6 +103,7 @@ def test_cells_without_state_say_so():
         DeepEquilibrium(Plain(), subsequence_length=3)
 
 
+@pytest.mark.slow
 def test_masks_are_one_for_all_chunks_and_steps():
     """With the masks given, training is a deterministic function; each kind of mask has effect."""
     layer = make(cell={"hidden_dropout": 0.5, "weight_dropout": 0.5}, subsequence_length=4)
@@ -150,6 +151,7 @@ def trained():
     return model, history, ids
 
 
+@pytest.mark.slow
 def test_language_model_learns_with_carried_state(trained):
     _, history, _ = trained
     assert history["nll"][-1] < 0.8 * history["nll"][0]
@@ -159,6 +161,7 @@ def test_language_model_learns_with_carried_state(trained):
     assert 0 < history["val_deq_steps"][-1] <= 80
 
 
+@pytest.mark.slow
 def test_language_model_streams_and_generates(trained, tmp_path):
     model, _, ids = trained
     x = ids[:2, :12]
@@ -175,6 +178,7 @@ def test_language_model_streams_and_generates(trained, tmp_path):
     np.testing.assert_array_equal(made[:, 0], whole[:, -1].argmax(-1))
 
 
+@pytest.mark.slow
 def test_exported_step_equals_the_model(trained, tmp_path):
     model, _, ids = trained
     export.export_model(model, None, tmp_path / "served")

@@ -104,6 +104,7 @@ def test_jacobian_loss_is_drawn_as_often_as_asked():
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_mixed_precision_trains_as_float32_does(policy):
     """float16 with its loss scale too. Weights stay float32, and the loss goes the same way."""
     x = data()

@@ -160,6 +160,7 @@ def test_a_state_in_variables_that_are_assigned_afterwards(name):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_checks_for_infinities_are_silent_about_healthy_graphs():
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 4, 4)), "float32")
     cell = layers.DEQTrellisCell(4, 4)

@@ -211,7 +211,7 @@ def test_left_padding_is_carried_in_the_state(x):
     np.testing.assert_allclose(np.concatenate(outputs, 1)[:, 2:], expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", [pytest.param("gru", marks=pytest.mark.slow), "lstm"])
 def test_gradients(cell, x):
     layer = stack(levels=1, cell=cell, dtype="float64", span=5)
     x = x[:, :6].astype("float64")

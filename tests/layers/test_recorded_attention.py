@@ -91,6 +91,7 @@ def test_relative_attention(span, past):
     check_rows(probabilities)
 
 
+@pytest.mark.slow
 def test_a_deep_equilibrium_gives_that_of_its_equilibrium():
     cell = layers.DEQTransformerCell(8, heads=2, inner_units=12, dtype="float64")
     layer = layers.DeepEquilibrium(

@@ -141,6 +141,7 @@ def test_dropout(spatial, x):
     assert same_at_all_steps == 1 if spatial else same_at_all_steps < 0.1
 
 
+@pytest.mark.slow
 def test_trains_as_a_frame_model():
     model = FrameModel(TCN(16, 2, 3, dropout=0.1, seed=1), notes=5, seed=1)
     model.compile("adam", jit_compile=False)

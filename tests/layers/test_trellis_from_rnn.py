@@ -66,6 +66,7 @@ def test_other_activations_and_no_bias(cls, options):
     np.testing.assert_allclose(trellis(x), truncated(layers, x, 3), atol=3e-6)
 
 
+@pytest.mark.slow
 def test_is_a_layer_like_any_other():
     """It trains, streams and has the recurrent layers' number of weights (GRU biases merged)."""
     layers = stack(keras.layers.LSTM, (4, 5))

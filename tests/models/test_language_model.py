@@ -58,6 +58,7 @@ def test_configuration_round_trip():
     check_config(model)
 
 
+@pytest.mark.slow
 def test_loads_in_a_fresh_process(tmp_path):
     cases = [(make(head=HEADS[name]()), tokens(2, 7)) for name in HEADS]
     compiled = make(carry_state=True, state="history")
@@ -125,7 +126,7 @@ def test_evaluation_counts_exactly_the_weighted_tokens():
     np.testing.assert_allclose(result["bits"], nll / np.log(2), rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_learns(jit_compile):
     model = make(
         head="tied",

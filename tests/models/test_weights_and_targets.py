@@ -256,6 +256,7 @@ def test_targets_with_an_axis_of_size_one():
         check_same(step(model, x, y[..., None]), step(model, x, y))
 
 
+@pytest.mark.slow
 def test_sizes_that_the_graph_does_not_know_are_checked_when_it_runs():
     model = frame_model()
 

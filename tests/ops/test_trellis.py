@@ -130,7 +130,7 @@ def test_a_step_equals_the_naive_trellis(name, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "folded"),
     [
-        ("past_longer_than_input", True),
+        pytest.param("past_longer_than_input", True, marks=pytest.mark.slow),
         pytest.param("past_longer_than_input", False, marks=pytest.mark.slow),
         pytest.param("three_taps", False, marks=pytest.mark.slow),
         pytest.param("three_taps", True, marks=pytest.mark.slow),

@@ -94,6 +94,7 @@ def test_a_new_family_is_one_registered_function(monkeypatch):
         pipelines.register("squares", Options())(other)
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = (
         "import sys, keras_seq.pipelines as p; p.names(); "

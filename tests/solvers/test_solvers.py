@@ -137,7 +137,14 @@ def test_samples_are_independent(solver):
     assert np.all(np.isfinite(together.value))
 
 
-@pytest.mark.parametrize("key", ["anderson", "broyden_small", "broyden_search"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("anderson", marks=pytest.mark.slow),
+        pytest.param("broyden_small", marks=pytest.mark.slow),
+        "broyden_search",
+    ],
+)
 def test_graph_and_xla_equal_eager(key, bank):
     problem, solver = bank["network"], SOLVERS[key]
     z0 = tf.constant(problem.z0)

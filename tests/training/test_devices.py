@@ -104,6 +104,7 @@ def check_equal(result: dict) -> None:
     assert result["evaluated"][1] == pytest.approx(result["rows"][1]["val_loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_clipped_sgd_with_carried_state_and_deep_supervision(results):
     check_equal(results["sgd"])
     assert results["sgd"]["status"] == {"replicas": 2, "workers": 1, "index": 0}
@@ -135,18 +136,21 @@ def test_every_family_of_the_zoo_is_there():
     assert {zoo.recipe(name).family for name in TRAINED} == families
 
 
+@pytest.mark.slow
 def test_resumed_to_the_last_bit_with_dropout(results):
     result = results["resumed"]
     assert {"carried", "metrics", "replicas", "replicas_metrics"} <= set(result["groups"])
     assert max(result["resumed"].values()) == 0.0, result["resumed"]
 
 
+@pytest.mark.slow
 def test_uneven_last_batch(results):
     one, two = results["uneven"]
     for a, b in zip(one, two, strict=True):
         assert np.allclose(_flat(a), _flat(b), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_masks_differ_between_devices_and_come_again_with_the_seed(results):
     first, second = results["masks"]
     assert first == second
@@ -154,6 +158,7 @@ def test_masks_differ_between_devices_and_come_again_with_the_seed(results):
     assert len(drawn) == 4
 
 
+@pytest.mark.slow
 def test_same_devices_are_one_strategy(results):
     assert results["same"]
     assert "5 logical devices" in results["late"]

@@ -312,6 +312,7 @@ def test_refusals(finished, tmp_path, tiny_recipe, tiny_text, monkeypatch):
         training.train(bad, tiny_text, tmp_path / "bad", verbose=0)
 
 
+@pytest.mark.slow
 def test_default_folders_are_numbered_and_newest_is_resumed(
     tmp_path, tiny_recipe, tiny_text, monkeypatch
 ):
@@ -375,6 +376,7 @@ def test_other_data_are_refused_when_a_run_goes_on(finished, tmp_path, tiny_text
     assert run.vocabulary_file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_plain_progress(tmp_path, tiny_recipe, tiny_text):
     console = Console(record=True, width=60, file=(tmp_path / "log").open("w"))
     recipe = tiny_recipe.replace(epochs=1)

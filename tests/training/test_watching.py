@@ -158,6 +158,7 @@ RELATIVE = {
 
 
 @pytest.mark.parametrize(("name", "count"), [*zip(RELATIVE, (2, 1), strict=True)])
+@pytest.mark.slow
 def test_pictures_of_relative_attention(name, count, tiny_text, tmp_path):
     small = {"model.units": 8, "model.heads": 2, "model.inner_units": 8, "model.memory_length": 7}
     recipe = zoo.recipe(name).replace(**TINY_TEXT, **small, **RELATIVE[name])

@@ -95,6 +95,7 @@ def test_small_model_runs_and_streams(name):
 
 
 @pytest.mark.parametrize("name", ["rnn_ptb_char", "tcn_python_docs", "transformer_xl_python_docs"])
+@pytest.mark.slow
 def test_state_is_carried_through_fit(name):
     model = small(name, carry_state=True)
     model.compile(keras_seq.optimizers.Adam(1e-2, global_clipnorm=1.0))

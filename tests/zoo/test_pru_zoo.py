@@ -154,6 +154,7 @@ def test_python_docs_has_the_vocabulary_of_its_sibling():
     assert ours["vocabulary_size"] == theirs["vocabulary_size"]
 
 
+@pytest.mark.slow
 def test_streams_and_exports_with_its_state(tmp_path):
     """Token by token equals the whole text read again, in Python and in an exported model."""
     model = zoo.pru_ptb_word(**SMALL, seed=3)
