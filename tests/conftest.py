@@ -14,6 +14,18 @@ from keras_seq.gradients import graphs_released
 ROOT = Path(__file__).resolve().parent.parent
 
 
+SLOW = ROOT / "tests" / "slow_tests.txt"  # what a quiet machine of two cores took too long for
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests of the list as slow; those that are slow by nature say so themselves."""
+    listed = set(SLOW.read_text().splitlines())
+    for item in items:
+        if item.nodeid in listed:
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish():
     """What is imported by now stays; the garbage collector need not look through it each time."""
     gc.collect()

@@ -135,3 +135,10 @@ def test_wheel_holds_every_file_once(wheel):
 
 def test_wheel_holds_the_licence(wheel):
     assert any(name.endswith("/licenses/LICENSE") for name in wheel)
+
+
+def test_the_list_of_slow_tests_names_tests():
+    """`tests/slow_tests.txt` holds what exists; `pytest -m ""` runs it too."""
+    for line in (ROOT / "tests" / "slow_tests.txt").read_text().splitlines():
+        path, *_, name = line.split("[")[0].split("::")
+        assert f"def {name}(" in (ROOT / path).read_text(), line

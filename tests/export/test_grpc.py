@@ -50,6 +50,7 @@ def ask(server, signature: str, model: str = "trellis", **inputs) -> dict:
     return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
 
+@pytest.mark.slow
 def test_ids_and_text_over_grpc(server, exported):
     ids = np.array([[1, 2, 3]], "int32")
     got = ask(server, "", ids=ids)["log_probs"]
@@ -59,6 +60,7 @@ def test_ids_and_text_over_grpc(server, exported):
     assert answer["tokens"].shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_generate_over_grpc(server, exported):
     entry = exported["trellis"]
     texts = [b"ten", b"", b"\xff\x00"]
@@ -72,6 +74,7 @@ def test_generate_over_grpc(server, exported):
 
 
 @pytest.mark.parametrize("name", ["trellis", "contract"])
+@pytest.mark.slow
 def test_a_stream_over_grpc(server, exported, name):
     ids = np.array([[1, 2, 3, 4, 5, 6], [6, 0, 4, 4, 2, 1]], "int32")
     state = ask(server, "initial_state", name, batch_size=np.int32(2))
@@ -84,6 +87,7 @@ def test_a_stream_over_grpc(server, exported, name):
     np.testing.assert_allclose(np.concatenate(answers, 1), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_told(server):
     for code, message, signature, name, value in (
         ("INVALID_ARGUMENT", "`ids` must be from 0 to 9", "log_probs", "ids", [[99]]),
@@ -98,6 +102,7 @@ def test_what_is_wrong_is_told(server):
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
+@pytest.mark.slow
 def test_warmup_requests_are_answered(server, exported, name):
     path = exported[name].folder / "assets.extra" / "tf_serving_warmup_requests"
     records = [

@@ -160,6 +160,7 @@ def docs(tmp_path_factory, request) -> Asked:
     return Asked(tmp_path_factory.mktemp("docs"), models, 150)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIRST)
 def test_small_models(first, name):
     check(first, name)

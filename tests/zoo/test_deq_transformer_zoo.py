@@ -118,6 +118,7 @@ def run(text, tmp_path_factory):
     return training.train(recipe, text, folder, max_steps=2, verbose=0)
 
 
+@pytest.mark.slow
 def test_evaluation_has_a_longer_memory_and_more_steps_than_training(run):
     row = run.history[-1]
     assert row["step"] == 2 and row["equilibrium_steps"] == TINY["model.max_steps"]
@@ -133,6 +134,7 @@ def test_evaluation_has_a_longer_memory_and_more_steps_than_training(run):
     assert abs(found["nll"] - figures["nll"]) > 1e-5
 
 
+@pytest.mark.slow
 def test_generate_export_describe(run, tmp_path):
     made = call("generate", run.folder, "--prompt", "abc", "--length", "5", "--seed", "1")
     assert made.exit_code == 0, made.output
@@ -154,6 +156,7 @@ def test_generate_export_describe(run, tmp_path):
     assert call("describe", "deq_transformer_python_docs").exit_code == 0
 
 
+@pytest.mark.slow
 def test_convert(run, text, tmp_path):
     """Weights under the release's names, from file to figures."""
     arguments = command_to_convert(run, tmp_path)
