@@ -595,7 +595,7 @@ register(
         },
         jit_compile=True,
         parameters=130_467,
-        notes="Settings of ours, for a first run in under three minutes on two CPU cores.",
+        notes="Settings of ours, for a first run in minutes on two CPU cores.",
         **python_docs(1e-2),
         **LANGUAGE,
     ),

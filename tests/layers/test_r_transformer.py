@@ -230,6 +230,12 @@ def test_what_does_not_fit_is_refused():
         (UnbiasedLayerNormalization, {}),
     ):
         check_unknown_argument_refused(cls, **arguments)
+    for cell in (
+        keras.layers.GRUCell(6, dropout=0.1),
+        keras.layers.StackedRNNCells([keras.layers.LSTMCell(6, recurrent_dropout=0.1)]),
+    ):
+        with pytest.raises(ValueError, match="`cell` must have no `(recurrent_)?dropout`"):
+            LocalRNN(6, 4, cell)
     with pytest.raises(ValueError, match="`cell` must be one of"):
         LocalRNN(4, 2, "gated")
     with pytest.raises(ValueError, match="`cell` must have `units` outputs"):
