@@ -121,14 +121,14 @@ class AdaptiveEmbedding(Outlined, keras.layers.Layer):
             for table, low, high in zip(self.tables, self.bounds, self.bounds[1:], strict=False):
                 inside = (ids >= low) & (ids < high)
                 part = ops.take(table, ops.where(inside, ids - low, 0), axis=0)
-                parts.append(ops.where(inside[..., None], part, ops.zeros_like(part)))
+                parts.append(ops.where(ops.expand_dims(inside, -1), part, ops.zeros_like(part)))
             vectors = ops.concatenate(parts, axis=-1)
         if self.projections:
             projection = ops.concatenate([ops.transpose(p) for p in self.projections], axis=0)
             vectors = ops.matmul(vectors, projection)
         scale = ops.where(known, self.output_dim**0.5, ops.sqrt(ops.where(known, 0.0, -1.0)))
         vectors = ops.cast(vectors, self.compute_dtype)
-        return vectors * ops.cast(scale, self.compute_dtype)[..., None]
+        return vectors * ops.expand_dims(ops.cast(scale, self.compute_dtype), -1)
 
     def compute_output_shape(self, ids_shape):
         return (*ids_shape, self.output_dim)

@@ -96,9 +96,7 @@ class FixedPointProblem(CausalLayer):
         return gradients.spectral_radius(f, z, steps, seed=self.seed)[0]
 
     def _compute_type(self, tensor):
-        tensor = ops.convert_to_tensor(tensor)
-        floating = keras.backend.is_float_dtype(tensor.dtype)
-        return ops.cast(tensor, self.compute_dtype) if floating else tensor
+        return _as_type(tensor, self.compute_dtype)
 
     def _start(self, x):
         first = keras.tree.flatten(x)[0]
@@ -109,10 +107,12 @@ class FixedPointProblem(CausalLayer):
 
     def _function(self, x, training, state=None, masks=None, z0=None):
         """The cell as a function of z alone; with `z0`, its seeds move on first."""
+        kind = self.compute_dtype if self._adapted else self.cell.compute_dtype
+        x = keras.tree.map_structure(lambda part: _as_type(part, kind), x)
         iterate, context = self.contract().bound(x, training, state, masks, z0)
 
         def run(z, context):
-            return ops.cast(iterate(z, context), self.compute_dtype)
+            return ops.cast(iterate(ops.cast(z, kind), context), self.compute_dtype)
 
         # Under float16 the loss scale must see values that are not finite.
         return gradients.GuardedCell(run, self.cell, context, self.compute_dtype != "float16")
@@ -130,3 +130,9 @@ class FixedPointProblem(CausalLayer):
     def _width(self, shape):
         """The width of z, for the shape of x."""
         return first_given(self.units, self.contract().state_units, shape[-1])
+
+
+def _as_type(tensor, dtype):
+    """A tensor of floats in another type; others as they are."""
+    tensor = ops.convert_to_tensor(tensor)
+    return ops.cast(tensor, dtype) if keras.backend.is_float_dtype(tensor.dtype) else tensor

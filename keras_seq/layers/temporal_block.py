@@ -12,6 +12,7 @@ from keras_seq._arguments import (
     fan_in_uniform,
     get_activation,
 )
+from keras_seq._backend import wants_portable_operations
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
@@ -212,8 +213,9 @@ class TemporalBlock(SeededLayer, CausalLayer):
             kernel = weight_normalize(kernel, weights[2])
         batch = ops.shape(x)[0]
         # Of a batch without rows TensorFlow's oneDNN kernel gets the shape wrong: it gets a row.
-        known = isinstance(batch, int)
-        missing = int(batch == 0) if known else ops.maximum(1 - batch, 0)
+        # Runtimes for devices have other kernels, and none for a batch that is a sum.
+        known = isinstance(batch, int) or wants_portable_operations()
+        missing = int(isinstance(batch, int) and batch == 0) if known else ops.maximum(1 - batch, 0)
         if past is None:
             whole = ops.pad(x, [[0, missing], [self.past, 0], [0, 0]])
         else:

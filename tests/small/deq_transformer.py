@@ -1,16 +1,26 @@
 """Small deep equilibria of a Transformer's block."""
 
+import keras
+
 from keras_seq import layers
 from small import Small, equilibrium
 
 # The equilibria differ from word to word.
 SOLVED = {"tolerance": 1e-7, "inference_max_steps": 100, "injection_deviation": 3.0}
+STRENGTH = 20.0  # of the injection: with it the block contracts
 STRONG = {**SOLVED, "injection_deviation": 60.0}  # where fresh weights do not contract otherwise
 
 SMALL = Small(
     causal={
         "DeepEquilibrium, attention": lambda **options: equilibrium(
-            layers.DEQTransformerCell(8, heads=2, inner_units=12, memory_length=6), **options
+            layers.DEQTransformerCell(
+                8,
+                heads=2,
+                inner_units=12,
+                memory_length=6,
+                injection_initializer=keras.initializers.RandomNormal(stddev=STRENGTH),
+            ),
+            **options,
         ),
     },
     exact={"DeepEquilibrium, attention": {"solver": "broyden", "max_steps": 40, "tolerance": 1e-7}},
