@@ -6,6 +6,7 @@ from keras_seq.convert.mappings import (
     ANY_PREFIX,
     CHANNEL_GAIN,
     DENSE,
+    POINTWISE,
     Layout,
     Slot,
     Unused,
@@ -16,9 +17,6 @@ from keras_seq.convert.softmax import embedding_slots
 from keras_seq.layers import DeepEquilibrium, DEQTransformerCell
 from keras_seq.models import LanguageModel
 
-POINTWISE = Layout(  # a convolution of one tap: (out, in, 1) ↔ (in, out)
-    lambda array: np.transpose(array[:, :, 0]), lambda array: (np.transpose(array)[:, :, None],)
-)
 ROW_GAIN = Layout(  # weight normalisation's g of a linear layer: (out, 1) ↔ (out,)
     lambda array: np.reshape(array, (-1,)), lambda array: (np.reshape(array, (-1, 1)),)
 )

@@ -33,7 +33,7 @@ def embedding_slots(
 
 @mapping(AdaptiveEmbedding)
 def adaptive_embedding_slots(layer: AdaptiveEmbedding, prefix: str = ANY_PREFIX):
-    """`emb_layers.<cluster>.weight` and `emb_projs.<cluster>.weight`."""
+    """`emb_layers.<cluster>.weight` and `emb_projs.<cluster>`, with or without `.weight`."""
     return _adaptive_embedding_slots(layer, None, prefix)
 
 
@@ -44,10 +44,18 @@ def _adaptive_embedding_slots(layer, head, prefix) -> list[Slot | Unused]:
         Slot(table, (rf"{prefix}{tables}\.{i}\.weight",)) for i, table in enumerate(layer.tables)
     ]
     for i, projection in enumerate(layer.projections):
-        # The head projection of the softmax is its own even where the others are shared.
-        names = r"(?:emb_projs|out_projs)" if tie_projections and i else "emb_projs"
-        found.append(Slot(projection, (rf"{prefix}{names}\.{i}\.weight",)))
+        # The head projection of the softmax is its own even where the others are shared; where
+        # there is one table they share the embedding's only projection.
+        name = rf"emb_projs\.{i}"
+        if tie_projections and i:
+            name = rf"(?:emb_projs|out_projs)\.{i}"
+        elif tie_projections and len(layer.projections) == 1:
+            name = r"(?:emb_projs\.0|out_projs\.[1-9]\d*)"
+        found.append(Slot(projection, (prefix + name + _PARAMETER,)))
     return found
+
+
+_PARAMETER = r"(?:\.weight)?"  # projections are modules in one release and parameters in another
 
 
 @mapping(TiedSoftmax)
@@ -100,7 +108,7 @@ def adaptive_softmax_slots(layer: AdaptiveSoftmax, prefix: str = ANY_PREFIX):
         for i, bias in enumerate(layer.biases):
             found.append(Slot(bias, (rf"{prefix}out_layers\.{i}\.bias",)))
         for i, projection in enumerate(layer.projections):
-            found.append(Slot(projection, (rf"{prefix}out_projs\.{i}\.weight",)))
+            found.append(Slot(projection, (rf"{prefix}out_projs\.{i}{_PARAMETER}",)))
         names = {"weight": "cluster_weight", "bias": "cluster_bias"}
     found += [Slot(v, (prefix + names[kind],)) for v, kind in clusters if v is not None]
     return found

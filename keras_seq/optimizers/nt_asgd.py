@@ -11,6 +11,7 @@ from keras import ops
 from keras_seq._export import export
 from keras_seq.optimizers.strategy_safe import StrategySafe, own_optimizer
 
+FORMS = ("paper", "released")
 _NOT_YET = -1
 
 
@@ -30,7 +31,11 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
     `start_averaging()`. Means and trigger are variables of the optimizer, so a checkpoint that
     holds its variables resumes exactly.
 
-    (PyTorch's `ASGD` leaves the first iterate out of its mean; algorithm 1 and this class do not.)
+    **As released.** The released code averages with PyTorch's `ASGD`, which departs from that in
+    two ways, and so does `form="released"`: the mean leaves out the first iterate, (w_{T+2} + ... +
+    w_K) / (K - T - 1), once there is a second; and, since a rate is computed at the end of the step
+    before it is used, every averaged step but the first has the rate of the *previous* step: with
+    `nominal_length`, that of the previous window.
 
     Args:
         learning_rate: η; a float, or a schedule of Keras.
@@ -39,11 +44,12 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
         average_from: step from which the weights are averaged without a trigger, for example 0 in a
             fine-tuning stage that starts from trained weights; `None` to wait for the trigger.
         l2: weight decay that is added to the gradient after clipping, as in PyTorch.
+        form: `"paper"`, algorithm 1, or `"released"`.
         **kwargs: `nominal_length`, see `keras_seq.optimizers.SGD`, and those of
             `keras.optimizers.Optimizer`, such as `global_clipnorm`.
 
     Raises:
-        ValueError: if `nonmonotone` or `average_from` is negative.
+        ValueError: if `nonmonotone` or `average_from` is negative, or `form` is another one.
 
     Example:
 
@@ -58,6 +64,7 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
         nonmonotone: int | None = 5,
         average_from: int | None = None,
         l2: float = 0.0,
+        form: str = "paper",
         **kwargs,
     ):
         kwargs.setdefault("name", "nt_asgd")
@@ -67,6 +74,9 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
                 raise ValueError(
                     f"`{name}` must not be negative. Received: {name}={value}. Use None for never."
                 )
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}.")
+        self.form = form
         self.nonmonotone = nonmonotone
         self.average_from = average_from
         self._averages: list[Any] = []
@@ -82,6 +92,30 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
         self._trigger = self.add_variable(
             shape=(), initializer=keras.initializers.Constant(start), dtype="int64", name="trigger"
         )
+        self._previous_rate: Any = None
+        if self.form == "released":
+            self._previous_rate = self.add_variable(
+                shape=(),
+                initializer="zeros",
+                dtype="float32",
+                aggregation="only_first_replica",
+                name="previous_rate",
+            )
+
+    def _rate_of_step(self, learning_rate):
+        rate = super()._rate_of_step(learning_rate)
+        if self._previous_rate is None:
+            return rate
+        rate = ops.cast(rate, "float32")
+        averaged = self._averaged_steps()
+        used = ops.where(averaged > 1, ops.convert_to_tensor(self._previous_rate), rate)
+        self._previous_rate.assign(rate)
+        return used
+
+    def _averaged_steps(self):
+        """Iterates in the mean after the present step; not positive before the trigger."""
+        trigger, step = ops.cast(self._trigger, "int64"), ops.cast(self.iterations, "int64")
+        return ops.where(trigger >= 0, step - trigger + 1, 0)
 
     def update_step(self, gradient, variable, learning_rate):
         rate = ops.cast(learning_rate, variable.dtype)
@@ -89,9 +123,11 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
         self.assign(variable, weight)
         average = self._averages[self._get_variable_index(variable)]
         # 1 / (number of iterates in the mean); 0 before the trigger.
-        trigger, step = ops.cast(self._trigger, "int64"), ops.cast(self.iterations, "int64")
-        active = ops.logical_and(trigger >= 0, step >= trigger)
-        count = ops.where(active, step - trigger + 1, 1)
+        count = self._averaged_steps()
+        active = count > 0
+        if self.form == "released":
+            count = count - 1
+        count = ops.maximum(count, 1)
         share = ops.cast(active, average.dtype) / ops.cast(count, average.dtype)
         self.assign_add(average, share * (weight - average))
 
@@ -163,6 +199,7 @@ class NTASGD(StrategySafe, keras.optimizers.Optimizer):
             **super().get_config(),
             "nonmonotone": self.nonmonotone,
             "average_from": self.average_from,
+            "form": self.form,
         }
 
 

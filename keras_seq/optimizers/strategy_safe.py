@@ -127,9 +127,14 @@ class StrategySafe:
                 else grad
                 for grad, variable in zip(grads, trainable_variables, strict=True)
             ]
-        if self._length_share is not None:
-            learning_rate = ops.cast(learning_rate, "float32") * self._length_share
+        learning_rate = self._rate_of_step(learning_rate)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _rate_of_step(self, learning_rate):
+        """The rate of the update that is being made, given that of the schedule."""
+        if self._length_share is None:
+            return learning_rate
+        return ops.cast(learning_rate, "float32") * self._length_share
 
     def get_config(self):
         return {**super().get_config(), "l2": self.l2, "nominal_length": self.nominal_length}

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from golden_cases.cases import Golden, case, differentiate
+from golden_cases.embedding import ReleaseEmbedding
 from keras_seq.convert.reference import Binding, bind, load_reference
 from keras_seq.layers import MixtureOfSoftmaxes, TrellisNet
 from keras_seq.models import LanguageModel, SequenceClassifier
@@ -133,22 +133,6 @@ def trellis_lm(golden: Golden, dtype: str) -> dict[str, np.ndarray]:
     return _two_segments(golden, model, bindings, inputs, auxiliary)
 
 
-class _ReleaseEmbedding(keras.layers.ReversibleEmbedding):
-    """Look-up as in the release, where the last word of the vocabulary learns nothing from it.
-
-    The release looks words up with a padding index of -1, meant as none. PyTorch counts it from the
-    end, so the last row of the table gets its gradient from the decoder alone. Values are those of
-    an ordinary look-up, and `LanguageModel` uses one; only the comparison of gradients needs this.
-    """
-
-    def call(self, inputs, reverse=False):
-        vectors = super().call(inputs, reverse=reverse)
-        if reverse:
-            return vectors
-        last = ops.expand_dims(ops.equal(inputs, self.input_dim - 1), -1)
-        return ops.where(last, ops.stop_gradient(vectors), vectors)
-
-
 def _language_model(golden: Golden, dtype: str, auxiliary: bool) -> LanguageModel:
     config = golden.config
     tied = config.get("tie_weights", True)
@@ -167,7 +151,7 @@ def _language_model(golden: Golden, dtype: str, auxiliary: bool) -> LanguageMode
         config["ninp"],
         _core(golden, dtype, auxiliary),
         head=head,
-        embedding=_ReleaseEmbedding(config["ntoken"], config["ninp"], dtype=dtype),
+        embedding=ReleaseEmbedding(config["ntoken"], config["ninp"], dtype=dtype),
         embedding_dropout=config.get("emb_dropout", 0.0),
         input_dropout=config.get("dropouti", 0.0),
         output_dropout=config.get("dropout", 0.0),

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_seq.optimizers import NTASGD, SGD, NonMonotoneTrigger
 
@@ -193,3 +194,40 @@ def test_configuration_and_saving(tmp_path):
         NTASGD(nonmonotone=-1)
     with pytest.raises(RuntimeError, match="must be built first"):
         NTASGD().start_averaging()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_as_released(compiled):
+    """By hand: the mean without the first iterate, and the rate of the window before."""
+    lengths, trigger = (8, 4, 6, 2, 8, 4), 2
+    optimizer = NTASGD(0.5, nominal_length=8, form="released")
+    weight = keras.Variable(np.array([1.0, -2.0], "float32"))
+    optimizer.build([weight])
+
+    def update(length):
+        optimizer.set_window_length(length)
+        optimizer.apply([0.1 * keras.ops.convert_to_tensor(weight) + 1], [weight])
+
+    if compiled:  # the rate goes from one call to the next in a variable
+        update = tf.function(update, reduce_retracing=True)
+    expected, iterates, previous = np.array([1.0, -2.0]), [], 0.0
+    for step, length in enumerate(lengths):
+        if step == trigger:
+            optimizer.start_averaging()
+        update(tf.constant(length))
+        rate = 0.5 * length / 8
+        expected = expected - (previous if step > trigger else rate) * (0.1 * expected + 1)
+        previous = rate
+        np.testing.assert_allclose(weight, expected, rtol=1e-6)
+        iterates.append(expected)
+        averaged = iterates[trigger:]
+        if averaged:
+            with optimizer.evaluation_weights():
+                mean = np.mean(averaged[1:] or averaged, axis=0)
+                np.testing.assert_allclose(weight, mean, rtol=1e-6)
+    assert NTASGD.from_config(optimizer.get_config()).form == "released"
+
+
+def test_an_unknown_form():
+    with pytest.raises(ValueError, match="`form` must be one of .*Received: form='pytorch'"):
+        NTASGD(0.1, form="pytorch")
