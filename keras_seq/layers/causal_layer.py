@@ -5,8 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_seq._arguments import check_integer
 from keras_seq._frozen_parts import FrozenParts
 from keras_seq.layers.outline import Outlined
+from keras_seq.layers.over_rows import FORWARDS, Order, over_rows
 
 
 class CheckedLayer(FrozenParts, Outlined, keras.layers.Layer):
@@ -88,18 +90,80 @@ class CausalLayer(CheckedLayer):
     first and the state last. It has `get_masks` if it has dropout, which then is drawn by nothing
     else. The rest follows from these.
 
+    **Masks.** A masked step is left out: at its valid steps a row gives what the row of these steps
+    alone gives, and its state is that after the last of them, wherever the masked steps stand. At a
+    masked step the output is that of the last valid step before it, and zero before the first one,
+    as in Keras' recurrent layers. The base sees to this around each `call`, which gets the valid
+    steps of a row first, then zeros, and a `mask` in that order. What is left to a subclass is its
+    state: a `call` without the argument `mask` gives none where there is a mask.
+
+    Args:
+        go_backwards: read each row from its last step to its first. The outputs are in the order of
+            reading, as with Keras' recurrent layers: `keras.layers.Bidirectional` turns them round.
+        return_sequences: return the outputs of all steps; else the last valid one of each row.
+        lookahead: steps n after its own that an output has seen. A whole sequence gets n steps of
+            zeros at its end. A call with a state, or one that returns it, answers n steps late:
+            leave the first n outputs away, and give n steps of zeros after the last one.
+        zero_output_for_mask: whether the outputs at masked steps are zeros.
+        **kwargs: of `keras.layers.Layer`.
+
     Call arguments:
         x: (b, t, d).
         initial_state: a state from `get_initial_state` or an earlier call; `None` for no past.
         return_state: also return the state after the last step, as the last element.
         training: whether to draw dropout masks where `masks` is `None`.
         masks: the dropout masks to use whatever `training` is, as from `get_masks`; `{}` for none.
+        mask: (b, t), true at valid steps; `None` for that of Keras that x carries, or none.
 
     Output shape:
-        (b, t, u) with u the `output_units`.
+        (b, t, u) with u the `output_units`, or (b, u) with `return_sequences=False`.
     """
 
     axes = ("b", "t", "d")
+    stateful = False  # asked by `keras.layers.Bidirectional`, as the next one
+    return_state = False
+
+    def __init__(
+        self,
+        *,
+        go_backwards: bool = False,
+        return_sequences: bool = True,
+        lookahead: int = 0,
+        zero_output_for_mask: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.go_backwards = bool(go_backwards)
+        self.return_sequences = bool(return_sequences)
+        self.lookahead = check_integer("lookahead", lookahead, least=0)
+        self.zero_output_for_mask = bool(zero_output_for_mask)
+        self.supports_masking = True
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "call" in cls.__dict__:
+            cls.call = over_rows(cls.call)
+
+    def __call__(self, *args, **kwargs):
+        # Keras hands on the mask of an input only where this is the one tensor of the call.
+        name = self.call_signature_parameters[0]
+        x = keras.tree.flatten(args[0] if args else kwargs.get(name))[:1]
+        mask = getattr(x[0], "_keras_mask", None) if x else None
+        if mask is not None and kwargs.get("mask") is None and keras.ops.is_tensor(mask):
+            kwargs["mask"] = mask
+        return super().__call__(*args, **kwargs)
+
+    @property
+    def order(self) -> Order:
+        """In which order a call reads each row, and what it hands out."""
+        return Order(
+            self.go_backwards, self.lookahead, self.return_sequences, self.zero_output_for_mask
+        )
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return not (self.go_backwards or self.lookahead)
 
     @property
     def output_units(self) -> int:
@@ -164,8 +228,18 @@ class CausalLayer(CheckedLayer):
         """The kind of a state, for `get_initial_state`, by its structure."""
         return None
 
+    def compute_mask(self, inputs, previous_mask):
+        if previous_mask is None or not self.return_sequences:
+            return None
+        return ops.flip(previous_mask, axis=1) if self.go_backwards else previous_mask
+
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.output_units)
+        return self.handed_out((*input_shape[:-1], self.output_units))
+
+    def handed_out(self, shape) -> tuple:
+        """The shape of what is handed out, of that of the outputs of all steps (..., t, u)."""
+        shape = tuple(shape)
+        return shape if self.return_sequences else (*shape[:-2], shape[-1])
 
     def compute_output_spec(
         self, x, initial_state=None, return_state=False, *, return_auxiliary=False, **options
@@ -190,15 +264,14 @@ class CausalLayer(CheckedLayer):
             self.get_initial_state(0, kind=kind),
         )
 
-    @classmethod
-    def from_config(cls, config, *args, **kwargs):
-        if "go_backwards" in config:
-            raise ValueError(
-                f"`go_backwards` must be left out: a {cls.__name__} is causal and runs forwards, "
-                "which `keras.layers.Bidirectional` cannot turn round. Use two layers, and "
-                "`keras.ops.flip(x, axis=1)` before and after the second one."
-            )
-        return super().from_config(config, *args, **kwargs)
+    def get_config(self):
+        # What is not as usual alone: earlier configurations have none of these.
+        changed = {
+            name: value
+            for name, value in self.order._asdict().items()
+            if value != getattr(FORWARDS, name)
+        }
+        return {**super().get_config(), **changed}
 
 
 def check_exact(kind) -> None:

@@ -315,7 +315,8 @@ class DeepEquilibrium(FixedPointProblem):
 
     def compute_output_shape(self, input_shape):
         first = first_shape(input_shape)
-        return (*first[:-1], first_given(self.contract().output_units, self._width(first)))
+        width = first_given(self.contract().output_units, self._width(first))
+        return self.handed_out((*first[:-1], width))
 
     def compute_output_spec(
         self, x, initial_state=None, return_state=False, *, return_solution=False, **options

@@ -9,6 +9,7 @@ from keras_seq._backend import wants_portable_operations
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.packing import choose_rows
 from keras_seq.ops.scan import scan
 
 
@@ -31,6 +32,7 @@ class KerasRecurrent(CausalLayer):
         return_state: also return the state after the last step.
         training: handed to the layer.
         masks: accepted as every layer does; there are none.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
 
     Output shape:
         (b, t, u).
@@ -83,7 +85,7 @@ class KerasRecurrent(CausalLayer):
         check_exact(kind)
         return list(self.layer.get_initial_state(batch_size))
 
-    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         if initial_state is not None:
             initial_state = keras.tree.map_structure(
                 lambda part: ops.cast(part, x.dtype), initial_state
@@ -93,22 +95,31 @@ class KerasRecurrent(CausalLayer):
             finite = finite_steps(x)
             count = seen_lost(finite, 0, ops.shape(x)[1], None)
             x = only(count == 0, x)
+        # Outputs of valid steps have seen no masked one; the state has.
+        held = mask if return_state else None
         if wants_portable_operations():
-            outputs, *state = self._cell_by_cell(x, initial_state)
+            outputs, *state = self._cell_by_cell(x, initial_state, held)
         else:
-            outputs, *state = self.layer(x, initial_state=initial_state, training=training)
+            outputs, *state = self.layer(
+                x, initial_state=initial_state, training=training, mask=held
+            )
         if count is not None:  # what follows a step that is not finite is not, nor its gradient
             outputs = marked(outputs, count)
             state = keras.tree.map_structure(lambda part: _marked(part, count[:, -1]), state)
         return (outputs, state) if return_state else outputs
 
-    def _cell_by_cell(self, x, state) -> list:
+    def _cell_by_cell(self, x, state, mask) -> list:
         """What the layer answers, without the arrays of tensors that it loops with."""
         batch, time, _ = ops.shape(x)
         cell, state = self.layer.cell, state or self.get_initial_state(batch)
 
         def step(carry, turn):
             output, after = cell(ops.take(x, turn, axis=1), carry[1:], training=False)
+            if mask is not None:
+                valid = ops.take(mask, turn, axis=1)
+                after = keras.tree.map_structure(
+                    lambda new, old: choose_rows(valid, new, old), list(after), carry[1:]
+                )
             carry = [output, *after]
             return carry, carry
 

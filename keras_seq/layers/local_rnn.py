@@ -11,6 +11,7 @@ from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.keras_recurrent import refuse_dropout
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.packing import last_steps
 from keras_seq.ops.products import matrix_product
 from keras_seq.ops.time_parts import time_parts
 from keras_seq.ops.windowed_cells import BLOCKS, projection_bias
@@ -53,7 +54,7 @@ class LocalRNN(CausalLayer):
         training: handed to a cell object. A named cell in training uses a gradient written by hand,
             which cannot be differentiated again.
         masks: accepted as every layer does; there are none.
-        mask: (b, t); masked inputs are read as zero vectors.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
 
     Output shape:
         (b, t, u).
@@ -93,7 +94,6 @@ class LocalRNN(CausalLayer):
             limit = units**-0.5
             bias_initializer = keras.initializers.RandomUniform(-limit, limit)
         self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.supports_masking = True
 
     @property
     def output_units(self) -> int:
@@ -143,8 +143,6 @@ class LocalRNN(CausalLayer):
         return ops.zeros((batch_size, self.window - 1, self.input_features), self.compute_dtype)
 
     def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
-        if mask is not None:
-            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
         past = self.window - 1
         length = ops.shape(x)[1]
         if initial_state is None:
@@ -155,7 +153,9 @@ class LocalRNN(CausalLayer):
         finite = finite_steps(padded)
         outputs = run(only(finite, padded), length, training)
         outputs = marked(outputs, seen_lost(finite, past, length, self.window))
-        return (outputs, padded[:, length:]) if return_state else outputs
+        if not return_state:
+            return outputs
+        return outputs, padded[:, length:] if mask is None else last_steps(padded, mask, past)
 
     def _run(self, padded, length, training):
         """All windows at once; step j reads the projected inputs shifted by j."""
@@ -198,9 +198,6 @@ class LocalRNN(CausalLayer):
             output, states = self.cell(inputs, states, **options)
             states = list(states) if isinstance(states, list | tuple) else [states]
         return ops.reshape(output, (-1, length, self.units))
-
-    def compute_mask(self, inputs, mask=None):
-        return mask
 
     def get_config(self):
         cell = self.cell

@@ -6,6 +6,7 @@ import keras
 
 from keras_seq._arguments import check_integer
 from keras_seq._export import export
+from keras_seq.layers.over_rows import Order
 from keras_seq.layers.pru import PRU
 
 _OWN = ("units", "weight_dropout", "seed", "name", "dtype", "trainable")
@@ -44,6 +45,7 @@ class LSTM(PRU):
         return_state: also return the final state, as the last element.
         training: whether to draw dropout masks.
         masks: dropout masks to use whatever `training` is, as from `get_masks`; `{}` for none.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
 
     Output shape:
         (b, t, u).
@@ -93,4 +95,5 @@ class LSTM(PRU):
 
     def get_config(self):
         config = super().get_config()
-        return {name: config[name] for name in (*_OWN, *_SHARED, "frozen") if name in config}
+        known = (*_OWN, *_SHARED, *Order._fields, "frozen")
+        return {name: config[name] for name in known if name in config}

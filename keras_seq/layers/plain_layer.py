@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.over_rows import read_rows
 
 
 def causal(layer: Any, name: str = "core") -> Any:
@@ -46,6 +47,7 @@ class PlainLayer:
         self.layer = layer
         self.name = name
         self.takes_masks = "masks" in known
+        self.takes_mask = "mask" in known
 
     def __getattr__(self, name: str) -> Any:
         """What the layer has of the contract itself, such as `output_units`."""
@@ -86,10 +88,12 @@ class PlainLayer:
             return start(batch_size)
         return start(batch_size, kind=kind)
 
-    def __call__(self, x, *args, masks=None, **kwargs) -> Any:
+    def __call__(self, x, *, masks=None, mask=None, **kwargs) -> Any:
         if self.takes_masks:
             kwargs["masks"] = masks
-        return self.layer(x, *args, **kwargs)
+        if mask is None:
+            return self.layer(x, **kwargs)
+        return read_rows(self.layer, x, mask, self.takes_mask, self.layer, kwargs)
 
 
 def _parameters(function: Any) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.grouped_linear import GroupedLinear
 from keras_seq.layers.pru_cell import GATES, PRUCell
 from keras_seq.ops.gated_recurrence import gated_recurrence, gates_of
+from keras_seq.ops.packing import last_valid
+
+_FAR = 1e4
 
 
 @export("keras_seq.layers.PRU")
@@ -52,12 +55,10 @@ class PRU(CausalLayer):
         return_state: also return the final state, as the last element.
         training: whether to draw dropout masks.
         masks: dropout masks to use whatever `training` is, as from `get_masks`; `{}` for none.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
 
     Output shape:
         (b, t, u).
-
-    Masking: not supported; a causal layer gives the outputs before padding at the end unchanged.
-    `keras.layers.RNN(PRUCell(...))` knows masks.
 
     Raises:
         ValueError: on an unknown transform, or sizes that groups or levels do not divide.
@@ -162,7 +163,7 @@ class PRU(CausalLayer):
             ]
         }
 
-    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         masks = self.masks_of(x, training, masks)
         if initial_state is None:
             initial_state = self.get_initial_state(ops.shape(x)[0])
@@ -173,10 +174,15 @@ class PRU(CausalLayer):
         # What does not depend on the previous step, for all steps in one product: (t, b, 4u).
         bias = transform.joined_bias() + context.joined_bias()
         projected = transform.products(by_time) + bias
+        held = mask is not None and return_state
+        if held:
+            projected = _held(projected, mask)
         if isinstance(context, GroupedLinear):
             outputs, state = self._compact_loop(projected, kernels[0], hidden, cell)
         else:
             outputs, state = self._plain_loop(projected, kernels, hidden, cell)
+        if held:
+            state = [last_valid(outputs, mask, hidden), state[1]]
         return (outputs, state) if return_state else outputs
 
     def _context_kernels(self, masks) -> list:
@@ -228,3 +234,11 @@ class PRU(CausalLayer):
             "weight_dropout": self.weight_dropout,
             "seed": self.seed,
         }
+
+
+def _held(projected, mask):
+    """Pre-activations (t, b, 4u) with those of masked steps such that the cell stays as it is."""
+    # Far out on both sides, where the gates are one and zero whatever is added.
+    gates = ops.convert_to_tensor([_FAR, 0.0, -_FAR, 0.0], projected.dtype)  # f, g, i, o
+    kept = ops.repeat(gates, projected.shape[-1] // GATES)
+    return ops.where(ops.expand_dims(ops.transpose(mask), -1), projected, kept)

@@ -112,7 +112,6 @@ class RTransformer(SeededLayer, CausalLayer):
         self.unused_weights = unused_weights
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_masking = True
         self._settings = {
             "window": window,
             "heads": heads,
@@ -137,6 +136,11 @@ class RTransformer(SeededLayer, CausalLayer):
         """Input steps whose values an output depends on; `None` for all."""
         reach = self.blocks[0].reach
         return None if reach is None else 1 + self.levels * (reach - 1)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return self.blocks[0].is_causal and super().is_causal
 
     @property
     def output_units(self) -> int:
@@ -234,9 +238,6 @@ class RTransformer(SeededLayer, CausalLayer):
                 x, state = x
                 states.append(state)
         return (x, _join(states)) if return_state else x
-
-    def compute_mask(self, inputs, mask=None):
-        return mask
 
     def get_config(self):
         return {

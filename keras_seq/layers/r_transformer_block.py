@@ -106,7 +106,6 @@ class RTransformerBlock(SeededLayer, CausalLayer):
         self.span = span
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_masking = True
         policy = self.dtype_policy
         self.attention = SelfAttention(
             heads, causal=causal, span=span, dropout=dropout, dtype=policy, name="attention"
@@ -130,6 +129,11 @@ class RTransformerBlock(SeededLayer, CausalLayer):
         """Input steps whose values an output depends on; `None` for all."""
         local = self.local_layers * (self.window - 1)
         return None if self.span is None else self.span + local
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return self.causal and super().is_causal
 
     @property
     def output_units(self) -> int:
@@ -249,11 +253,8 @@ class RTransformerBlock(SeededLayer, CausalLayer):
             return x + seeded_dropout(function(norm(x)), self.dropout, seed)
         return norm(x + seeded_dropout(function(x), self.dropout, seed))
 
-    def compute_mask(self, inputs, mask=None):
-        return mask
-
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return self.handed_out(input_shape)
 
     def get_config(self):
         return {

@@ -10,6 +10,8 @@ from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask, draw_seed
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.plain_layer import causal
+from keras_seq.ops.lost_steps import only
+from keras_seq.ops.packing import lengths_of
 
 
 @export("keras_seq.layers.RecurrentStack")
@@ -43,6 +45,7 @@ class RecurrentStack(CausalLayer):
         return_state: also return the final state, as the last element.
         training: whether to draw dropout masks.
         masks: what `get_masks` returned, to use whatever `training` is; `{}` for no dropout.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
 
     Output shape:
         (b, t, u) with u the width of the last layer.
@@ -142,23 +145,30 @@ class RecurrentStack(CausalLayer):
                 masks[f"layer_{index}"] = own
         return masks
 
-    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         masks = self.masks_of(x, training, masks)
         states = initial_state or [None] * len(self.layers)
         final = []
         for index, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             x = self._drop(x, index, masks)
-            x, state = causal(layer)(
+            x = causal(layer)(
                 x,
                 initial_state=state,
-                return_state=True,
+                return_state=return_state,
                 training=training,
                 masks=masks.get(f"layer_{index}", {}),
+                mask=mask,
             )
-            final.append(state)
+            if return_state:
+                x, state = x
+                final.append(state)
         if training and self.temporal_activation_regularization:
             change = ops.cast(x[:, 1:] - x[:, :-1], "float32")
-            size = ops.cast(ops.maximum(ops.size(change), 1), "float32")
+            count = ops.size(change)
+            if mask is not None:
+                change = only(mask[:, 1:], change)
+                count = ops.sum(lengths_of(mask[:, 1:])) * change.shape[-1]
+            size = ops.cast(ops.maximum(count, 1), "float32")
             penalty = ops.sum(ops.square(change)) / size
             self.add_loss(self.temporal_activation_regularization * penalty)
         x = self._drop(x, len(self.layers), masks)

@@ -92,12 +92,16 @@ class SelfAttention(SeededLayer, CausalLayer):
         self.kernel_initializer = fan_in_uniform(kernel_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self.supports_masking = True
 
     @property
     def reach(self) -> int | None:
         """Input steps whose values an output depends on; `None` for all."""
         return self.span
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return self.causal and super().is_causal
 
     @property
     def output_units(self) -> int:
@@ -256,11 +260,8 @@ class SelfAttention(SeededLayer, CausalLayer):
 
         return {"keys": last(key), "values": last(value), "valid": last(valid)}
 
-    def compute_mask(self, inputs, mask=None):
-        return mask
-
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return self.handed_out(input_shape)
 
     def compute_output_spec(
         self, x, initial_state=None, return_state=False, *, return_probabilities=False, **options

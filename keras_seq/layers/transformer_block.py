@@ -148,7 +148,7 @@ class TransformerBlock(SeededLayer, CausalLayer):
         return (x, state) if return_state else x
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return self.handed_out(input_shape)
 
     def get_config(self):
         return {

@@ -103,8 +103,3 @@ def test_a_mask_outlives_the_cast():
     x[:, 3:] = 0
     want = np.asarray(layer(masking(x.astype("float32"))))
     np.testing.assert_allclose(layer(masking(keras.ops.convert_to_tensor(x))), want, rtol=1e-6)
-
-
-def test_bidirectional_is_refused_in_words():
-    with pytest.raises(ValueError, match="`go_backwards` must be left out: a LSTM is causal"):
-        keras.layers.Bidirectional(layers.LSTM(8))
