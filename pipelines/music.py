@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_seq.pipelines.buckets import Buckets, bucket_bounds
 from keras_seq.pipelines.corpus_files import data_folder
 from keras_seq.pipelines.data import Data
-from keras_seq.pipelines.epochs import EpochSource, epoch_options
+from keras_seq.pipelines.epochs import EpochSource
 from keras_seq.pipelines.errors import DataError, MissingDataError
 from keras_seq.pipelines.registry import Request, register
 from keras_seq.pipelines.token_file import as_tensor
@@ -176,36 +177,6 @@ def _check_tune(tune: Any, path: Path, place: str) -> np.ndarray:
     return tune.astype(np.uint8)
 
 
-def bucket_bounds(lengths: np.ndarray, buckets: int) -> np.ndarray:
-    """The lengths to pad to so that padding is least.
-
-    Args:
-        lengths: lengths of the sequences.
-        buckets: how many lengths to pad to; fewer where there are fewer different ones.
-
-    Returns:
-        Increasing bounds, the last one the largest length. A sequence belongs to the first bound
-        that it does not exceed.
-    """
-    sizes, counts = np.unique(lengths, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(counts)])
-    buckets = min(buckets, len(sizes))
-    # cost[j]: least padded total of the sizes before j; a last bucket i..j-1 is padded to size j-1.
-    cost = np.full(len(sizes) + 1, np.inf)
-    cost[0] = 0
-    choices = []
-    for _ in range(buckets):
-        totals = cost[:-1, None] + (before[None, 1:] - before[:-1, None]) * sizes[None, :]
-        totals[np.tril_indices(len(sizes), -1)] = np.inf
-        choices.append(np.argmin(totals, axis=0))
-        cost = np.concatenate([[np.inf], np.min(totals, axis=0)])
-    bounds, end = [], len(sizes)
-    for choice in reversed(choices):
-        bounds.append(int(sizes[end - 1]))
-        end = int(choice[end - 1])
-    return np.array(bounds[::-1])
-
-
 def _range(tune: np.ndarray) -> tuple[int, int]:
     """The lowest and the highest note of a tune; of a silent one, the whole range."""
     used = np.flatnonzero(tune.any(axis=0))
@@ -224,29 +195,17 @@ class _Split:
         self.ranges = as_tensor(np.array([_range(tune) for tune in tunes], np.int32))
         self.starts = as_tensor(np.concatenate([[0], np.cumsum(steps)[:-1]]).astype(np.int32))
         self.lengths = as_tensor(lengths.astype(np.int32))
-        bucket = np.searchsorted(bounds, lengths)
-        self.members = [
-            (int(bound), np.flatnonzero(bucket == i).astype(np.int32))
-            for i, bound in enumerate(bounds)
-            if (bucket == i).any()
-        ]
+        self.buckets = Buckets(lengths, bounds, pass_on=False)
 
     def steps(self, batch_size: int) -> int:
         """Batches of an epoch."""
-        return sum(-(-len(rows) // batch_size) for _, rows in self.members)
+        return self.buckets.steps(batch_size)
 
     def shuffled(self, epoch, seed: int, batch_size: int, transpose: int = 0):
-        """The plan of an epoch: rows (steps, b), -1 where a batch is filled up, and bounds; if
-        tunes are transposed, also by how many semitones (steps, b)."""
+        """The plan of an epoch, see `Buckets.shuffled`; if tunes are transposed, also by how many
+        semitones (steps, b)."""
         key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-        shuffle = tf.random.experimental.stateless_shuffle
-        places = [
-            shuffle(tf.constant(rows), key + tf.constant([7919 * (i + 1), 0], tf.int64))
-            for i, (_, rows) in enumerate(self.members)
-        ]
-        rows, bounds = self._batches(places, batch_size)
-        order = shuffle(tf.range(self.steps(batch_size)), key)
-        rows, bounds = tf.gather(rows, order), tf.gather(bounds, order)
+        rows, bounds = self.buckets.shuffled(key, batch_size)
         if not transpose:
             return rows, bounds
         return rows, bounds, self._shifts(rows, transpose, key - tf.constant([1, 0], tf.int64))
@@ -262,26 +221,7 @@ class _Split:
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         """Every tune once, the shorter ones first; the last batch of a bucket may be smaller."""
-        plan = self._batches([tf.constant(rows) for _, rows in self.members], batch_size)
-
-        def fetch(rows, bound):
-            return self.fetch(tf.boolean_mask(rows, rows >= 0), bound)
-
-        return (
-            tf.data.Dataset.from_tensor_slices(plan)
-            .map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
-            .with_options(epoch_options(copy_constants=False))
-            .prefetch(tf.data.AUTOTUNE)
-        )
-
-    def _batches(self, places: list, batch_size: int):
-        rows, bounds = [], []
-        for (bound, members), indices in zip(self.members, places, strict=True):
-            batches = -(-len(members) // batch_size)
-            filled = tf.pad(indices, [[0, batches * batch_size - len(members)]], constant_values=-1)
-            rows.append(tf.reshape(filled, (batches, batch_size)))
-            bounds += [bound] * batches
-        return tf.concat(rows, axis=0), tf.constant(bounds, tf.int32)
+        return self.buckets.in_order(batch_size, self.fetch)
 
     def fetch(self, rows, bound, shifts=None):
         """A batch: frames x (b, t, 88), the frames that follow y, and weights (b, t)."""

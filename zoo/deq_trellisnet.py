@@ -99,25 +99,30 @@ def language_model(
 @takes_settings_of(classifier_of, "input_dropout", "output_dropout", "auxiliary_weight")
 def sequence_classifier(
     *,
-    vocabulary_size: int,
-    embedding_dim: int,
+    vocabulary_size: int | None = None,
+    embedding_dim: int | None = None,
+    features: int | None = None,
     classes: int,
+    return_sequences: bool = True,
     seed: int | None = None,
     **settings,
 ) -> SequenceClassifier:
-    """Builds a DEQ-TrellisNet that classifies every step of a sequence of ids.
+    """Builds a DEQ-TrellisNet that classifies sequences of ids or vectors, or their steps.
 
     Args:
-        vocabulary_size: values of the input.
-        embedding_dim: width of its embedding.
+        vocabulary_size: values of integer inputs; `None` for vectors.
+        embedding_dim: width of their embedding.
+        features: width of vectors.
         classes: classes of a step.
+        return_sequences: predict at every step, not at the last one.
         seed: seed of initialisation and dropout.
         **settings: of core and model.
     """
     own, options = split_settings(settings, core_of)
     core = core_of(seed=seed, **own)
     options |= {"vocabulary_size": vocabulary_size, "embedding_dim": embedding_dim}
-    return classifier_of(core, classes, return_sequences=True, seed=seed, **options)
+    options |= {"return_sequences": return_sequences, "seed": seed}
+    return classifier_of(core, classes, features, **options)
 
 
 FAMILY: dict[str, Any] = {"family": "deq_trellisnet", "paper": PAPER}

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_seq.layers import LSTM, PRU, RecurrentStack
-from keras_seq.models import LanguageModel
-from keras_seq.zoo.builders import after, language_model_of, policy_of
+from keras_seq.models import LanguageModel, SequenceClassifier
+from keras_seq.zoo.builders import after, classifier_of, language_model_of, policy_of
 from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported
 from keras_seq.zoo.registry import register
-from keras_seq.zoo.settings import takes_settings_of
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = (
     "Mehta, Koncel-Kedziorski, Rastegari, Hajishirzi: Pyramidal Recurrent Unit for Language "
@@ -26,13 +26,9 @@ TABLE_1 = "PRU paper, Table 1"
 UNITS_OF_GROUPS = {1: 1000, 2: 1200, 4: 1400}
 
 
-@takes_settings_of(language_model_of, "embedding_dropout", "activation_regularization", "name")
-def language_model(
+def core_of(
+    widths: Sequence[int],
     *,
-    vocabulary_size: int,
-    embedding_dim: int,
-    units: int | None = None,
-    layers: int = 3,
     unit: str = "pru",
     levels: int = 2,
     groups: int = 4,
@@ -42,23 +38,16 @@ def language_model(
     split: str = "released",
     residual: bool = True,
     variational: bool = False,
-    input_dropout: float = 0.0,
     dropout: float = 0.0,
-    output_dropout: float = 0.0,
     weight_dropout: float = 0.0,
-    temporal_activation_regularization: float = 0.0,
-    carry_state: bool = True,
     dtype: str | None = None,
     seed: int | None = None,
     **options: Any,
-) -> LanguageModel:
-    """Builds a language model of several recurrent layers with a tied softmax.
+) -> RecurrentStack:
+    """Makes recurrent layers on top of each other.
 
     Args:
-        vocabulary_size: number of tokens.
-        embedding_dim: width of the embedding, and of the last layer.
-        units: width of the other layers; `None` for the paper's width with these groups.
-        layers: number of layers.
+        widths: of the layers.
         unit: `"pru"` or `"lstm"`. An LSTM has none of the settings from `levels` to `residual`.
         levels: levels of the pyramidal transform.
         groups: groups of the grouped transform.
@@ -69,26 +58,14 @@ def language_model(
         residual: add the input to the gates where the widths agree.
         variational: one dropout mask for all steps of a sequence, before, between and after the
             layers; otherwise each step has its own.
-        input_dropout: rate before the first layer.
         dropout: rate between the layers.
-        output_dropout: rate after the last layer.
         weight_dropout: rate for elements of the recurrent kernels.
-        temporal_activation_regularization: weight of the mean squared difference of successive
-            outputs.
-        carry_state: carry the state from window to window.
         dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        **options: of the model.
+        **options: further arguments of `RecurrentStack`.
     """
     if unit not in ("pru", "lstm"):
         raise ValueError(f"`unit` must be 'pru' or 'lstm'. Received: unit={unit!r}.")
-    if units is None:
-        if groups not in UNITS_OF_GROUPS:
-            raise ValueError(
-                "`units` must be given with this number of groups. "
-                f"Received: groups={groups}, units=None."
-            )
-        units = UNITS_OF_GROUPS[groups]
     own: dict[str, Any] = {"weight_dropout": weight_dropout, "dtype": policy_of(dtype)}
     if unit == "pru":
         own |= {
@@ -101,26 +78,104 @@ def language_model(
             "residual": residual,
         }
     kind = PRU if unit == "pru" else LSTM
-    widths = [units] * (layers - 1) + [embedding_dim]
     recurrent = [
         kind(width, seed=after(seed, 10 + index), name=f"{unit}_{index + 1}", **own)
         for index, width in enumerate(widths)
     ]
-    # The model's own dropout is variational. The other kind is the stack's, and with it the
-    # regulariser that acts before the dropout of the output.
-    outer: dict[str, Any] = {"input_dropout": input_dropout, "output_dropout": output_dropout}
-    outer |= {"temporal_activation_regularization": temporal_activation_regularization}
-    core = RecurrentStack(
+    return RecurrentStack(
         recurrent,
         dropout=dropout,
         variational=variational,
         seed=seed,
         dtype=own["dtype"],
         name="recurrent_stack",
+        **options,
+    )
+
+
+@takes_settings_of(core_of)
+@takes_settings_of(language_model_of, "embedding_dropout", "activation_regularization", "name")
+def language_model(
+    *,
+    vocabulary_size: int,
+    embedding_dim: int,
+    units: int | None = None,
+    layers: int = 3,
+    groups: int = 4,
+    variational: bool = False,
+    input_dropout: float = 0.0,
+    output_dropout: float = 0.0,
+    temporal_activation_regularization: float = 0.0,
+    carry_state: bool = True,
+    seed: int | None = None,
+    **settings,
+) -> LanguageModel:
+    """Builds a language model of several recurrent layers with a tied softmax.
+
+    Args:
+        vocabulary_size: number of tokens.
+        embedding_dim: width of the embedding, and of the last layer.
+        units: width of the other layers; `None` for the paper's width with these groups.
+        layers: number of layers.
+        groups: groups of the grouped transform.
+        variational: one dropout mask for all steps of a sequence, before, between and after the
+            layers; otherwise each step has its own.
+        input_dropout: rate before the first layer.
+        output_dropout: rate after the last layer.
+        temporal_activation_regularization: weight of the mean squared difference of successive
+            outputs.
+        carry_state: carry the state from window to window.
+        seed: seed of initialisation and dropout.
+        **settings: of core and model.
+    """
+    if units is None:
+        if groups not in UNITS_OF_GROUPS:
+            raise ValueError(
+                "`units` must be given with this number of groups. "
+                f"Received: groups={groups}, units=None."
+            )
+        units = UNITS_OF_GROUPS[groups]
+    own, options = split_settings(settings, core_of)
+    # The model's own dropout is variational. The other kind is the stack's, and with it the
+    # regulariser that acts before the dropout of the output.
+    outer: dict[str, Any] = {"input_dropout": input_dropout, "output_dropout": output_dropout}
+    outer |= {"temporal_activation_regularization": temporal_activation_regularization}
+    core = core_of(
+        [units] * (layers - 1) + [embedding_dim],
+        groups=groups,
+        variational=variational,
+        seed=seed,
         **({} if variational else outer),
+        **own,
     )
     options |= {"carry_state": carry_state, **(outer if variational else {})}
     return language_model_of(core, vocabulary_size, embedding_dim, seed=seed, **options)
+
+
+@takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "input_dropout", "output_dropout", "name")
+def sequence_classifier(
+    *,
+    features: int,
+    classes: int,
+    units: int,
+    layers: int = 1,
+    seed: int | None = None,
+    **settings,
+) -> SequenceClassifier:
+    """Builds recurrent layers that classify sequences of vectors at their last step.
+
+    Args:
+        features: width of the inputs.
+        classes: number of classes.
+        units: width of the layers.
+        layers: number of layers.
+        seed: seed of initialisation and dropout.
+        **settings: of core and model.
+    """
+    own, options = split_settings(settings, core_of)
+    core = core_of([units] * layers, seed=seed, **own)
+    return classifier_of(core, classes, features, seed=seed, **options)
 
 
 # Standard dropout (Table 1; section 4.1 and the defaults of the released script)

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 
 from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, TransformerXL
-from keras_seq.models import LanguageModel
-from keras_seq.zoo.builders import language_model_of, policy_of
+from keras_seq.models import LanguageModel, SequenceClassifier
+from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of
 from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
-from keras_seq.zoo.settings import takes_settings_of
+from keras_seq.zoo.settings import split_settings, takes_settings_of
 
 PAPER = (
     "Dai, Yang, Yang, Carbonell, Le, Salakhutdinov: Transformer-XL: Attentive Language Models "
@@ -22,11 +22,8 @@ PAPER = (
 )
 
 
-@takes_settings_of(language_model_of, "embedding_dropout", "name")
-def language_model(
+def core_of(
     *,
-    vocabulary_size: int,
-    units: int,
     levels: int,
     heads: int,
     inner_units: int,
@@ -38,19 +35,12 @@ def language_model(
     normalize_first: bool = False,
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
-    head: str = "tied",
-    cutoffs: Sequence[int] = (),
-    div_value: float = 1,
-    carry_state: bool = True,
     dtype: str | None = None,
     seed: int | None = None,
-    **options: Any,
-) -> LanguageModel:
-    """Builds a Transformer-XL language model.
+) -> TransformerXL:
+    """Makes the levels.
 
     Args:
-        vocabulary_size: number of tokens.
-        units: width of the embedding and of all levels.
         levels: number of levels.
         heads: attention heads.
         inner_units: width of the feed-forward parts.
@@ -62,17 +52,10 @@ def language_model(
         normalize_first: normalise before each sublayer, not after it.
         dropout: rate of the dropout of values.
         attention_dropout: rate of the dropout of attention probabilities.
-        head: `"tied"`, `"softmax"`, or `"adaptive"`: the adaptive softmax with the tables of the
-            embedding.
-        cutoffs: first ids of the clusters but the first, for `"adaptive"`.
-        div_value: by how much vectors narrow from cluster to cluster.
-        carry_state: carry the memory from window to window.
         dtype: a dtype policy; `None` for Keras' current one.
         seed: seed of initialisation and dropout.
-        **options: of the model.
     """
-    policy = policy_of(dtype)
-    core = TransformerXL(
+    return TransformerXL(
         levels,
         heads,
         inner_units,
@@ -85,9 +68,40 @@ def language_model(
         dropout=dropout,
         attention_dropout=attention_dropout,
         seed=seed,
-        dtype=policy,
+        dtype=policy_of(dtype),
         name="transformer_xl",
     )
+
+
+@takes_settings_of(core_of)
+@takes_settings_of(language_model_of, "embedding_dropout", "name")
+def language_model(
+    *,
+    vocabulary_size: int,
+    units: int,
+    head: str = "tied",
+    cutoffs: Sequence[int] = (),
+    div_value: float = 1,
+    carry_state: bool = True,
+    seed: int | None = None,
+    **settings,
+) -> LanguageModel:
+    """Builds a Transformer-XL language model.
+
+    Args:
+        vocabulary_size: number of tokens.
+        units: width of the embedding and of all levels.
+        head: `"tied"`, `"softmax"`, or `"adaptive"`: the adaptive softmax with the tables of the
+            embedding.
+        cutoffs: first ids of the clusters but the first, for `"adaptive"`.
+        div_value: by how much vectors narrow from cluster to cluster.
+        carry_state: carry the memory from window to window.
+        seed: seed of initialisation and dropout.
+        **settings: of core and model.
+    """
+    own, options = split_settings(settings, core_of)
+    core = core_of(seed=seed, **own)
+    policy = core.dtype_policy
     options |= {"head": head, "carry_state": carry_state}
     # The embedding also multiplies by the square root of the width, as the paper's code does.
     options["embedding"] = AdaptiveEmbedding(
@@ -114,14 +128,33 @@ def language_model(
     return language_model_of(core, vocabulary_size, units, seed=seed, **options)
 
 
-FAMILY: dict[str, Any] = {"family": "transformer_xl", "task": "language_model", "paper": PAPER}
+@takes_settings_of(core_of)
+@takes_settings_of(classifier_of, "input_dropout", "output_dropout", "name")
+def sequence_classifier(
+    *, features: int, classes: int, seed: int | None = None, **settings
+) -> SequenceClassifier:
+    """Builds a Transformer-XL that classifies sequences of vectors at their last step.
+
+    Args:
+        features: width of the inputs, and of all levels.
+        classes: number of classes.
+        seed: seed of initialisation and dropout.
+        **settings: of core and model.
+    """
+    own, options = split_settings(settings, core_of)
+    core = core_of(seed=seed, **own)
+    return classifier_of(core, classes, features, seed=seed, **options)
+
+
+FAMILY: dict[str, Any] = {"family": "transformer_xl", "paper": PAPER}
+LANGUAGE: dict[str, Any] = {"task": "language_model", **FAMILY}
 
 register(
     language_model,
     Recipe(
         name="transformer_xl_ptb_word",
         summary="Word-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 10_000,
             "units": 380,
@@ -168,7 +201,7 @@ register(
     Recipe(
         name="transformer_xl_ptb_char",
         summary="Character-level language model on Penn Treebank.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 50,
             "units": 256,
@@ -190,7 +223,7 @@ register(
     Recipe(
         name="transformer_xl_wt103",
         summary="Word-level language model on WikiText-103: the base model.",
-        **FAMILY,
+        **LANGUAGE,
         model={
             "vocabulary_size": 267_735,
             "units": 410,
@@ -238,6 +271,6 @@ register(
         notes="Settings of ours. Each level looks back 63 steps, so that the memory holds all that "
         "a step sees and generation equals the full pass.",
         **python_docs(3e-3),
-        **FAMILY,
+        **LANGUAGE,
     ),
 )

@@ -55,15 +55,25 @@ def load_data(recipe: Recipe, data_dir: str | Path | None = None, **changes: Any
     return pipelines.load(spec.name, data_dir, **settings)
 
 
-def fit_vocabulary(recipe: Recipe, data: Data) -> Recipe:
-    """The recipe with the vocabulary size of its data.
+def fit_to_data(recipe: Recipe, data: Data) -> Recipe:
+    """The recipe with the sizes of its data: tokens, or features and classes of series.
 
     User files have their own, and the embedded corpus changes a little with each Python version.
     """
-    size = None if data.vocabulary is None else data.vocabulary.size
-    if size is None or recipe.model.get("vocabulary_size", size) == size:
-        return recipe
-    return recipe.replace(**{"model.vocabulary_size": size})
+    changes = {
+        f"model.{name}": size
+        for name, size in sizes_of(data).items()
+        if recipe.model.get(name, size) != size
+    }
+    return recipe.replace(**changes) if changes else recipe
+
+
+def sizes_of(data: Data) -> dict[str, int]:
+    """The settings of a model that follow from its data, by name."""
+    if data.vocabulary is not None:
+        return {"vocabulary_size": data.vocabulary.size}
+    sizes = {name: data.info[name] for name in ("features", "classes") if name in data.info}
+    return sizes if len(sizes) == 2 else {}
 
 
 def build_model(recipe: Recipe) -> keras.Model:

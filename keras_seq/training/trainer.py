@@ -143,16 +143,17 @@ def train(
                 data = building.load_data(recipe, data_dir, **changes)
             if resumed is not None:
                 starting.keep_vocabulary(resumed, data)
-            fitted = building.fit_vocabulary(recipe, data)
+            fitted = building.fit_to_data(recipe, data)
             limits = Limits(
                 fitted.epochs, max_steps, data.steps_per_epoch, checkpoint_seconds, checkpoint_steps
             )
             items, vocabulary = _items_per_step(fitted, data), data.vocabulary
             level = None if vocabulary is None else vocabulary.level
             reporter = Reporter(fitted, console, verbose, limits, items, level)
-            if fitted != recipe:
-                size = fitted.model["vocabulary_size"]
-                reporter.note(f"The data have {size} tokens: model.vocabulary_size={size}.")
+            for name, size in building.sizes_of(data).items():
+                if fitted.model.get(name) != recipe.model.get(name):
+                    what = "tokens" if name == "vocabulary_size" else name
+                    reporter.note(f"The data have {size} {what}: model.{name}={size}.")
             batches = Source(data, cluster, data_service, data_service_share)
             with cluster.scope():
                 model = building.build_model(fitted)
