@@ -35,7 +35,7 @@ def core_of(
     memory_length: int = 0,
     inference_memory_length: int | None = None,
     span: int | None = None,
-    normalize_first: bool = False,
+    norm_order: str = "post",
     weight_normalization: bool = True,
     hidden_dropout: float = 0.0,
     attention_dropout: float = 0.0,
@@ -57,7 +57,7 @@ def core_of(
         memory_length: steps of the memory in training.
         inference_memory_length: steps of the memory in evaluation.
         span: how many steps a step sees.
-        normalize_first: pre-norm instead of post-norm.
+        norm_order: `"pre"` or `"post"`.
         weight_normalization: normalise the kernels.
         hidden_dropout: variational rate within the cell.
         attention_dropout: rate for attention probabilities.
@@ -83,7 +83,7 @@ def core_of(
         memory_length=memory_length,
         inference_memory_length=inference_memory_length,
         span=span,
-        norm_order="pre" if normalize_first else "post",
+        norm_order=norm_order,
         weight_normalization=weight_normalization,
         hidden_dropout=hidden_dropout,
         attention_dropout=attention_dropout,
@@ -312,7 +312,7 @@ register(
             },
             "pre_norm_regularized": {
                 **_REGULARIZED,
-                "model.normalize_first": True,
+                "model.norm_order": "pre",
                 "model.max_steps": 14,
                 "model.inference_max_steps": 14,
                 "model.backward_max_steps": 14,
@@ -382,7 +382,7 @@ register(
             "units": 96,
             "heads": 4,
             "inner_units": 384,
-            "normalize_first": True,
+            "norm_order": "pre",
             "injection_deviation": 0.5,
             "memory_length": 64,
             "inference_memory_length": 128,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from keras_seq.zoo import recipe_checks
+from keras_seq.zoo.settings import with_todays_names
 
 Task = Literal["language_model", "sequence_classifier", "sequence_regressor", "frame_model"]
 
@@ -165,6 +166,9 @@ class Recipe:
     jit_compile: bool = False
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "model", with_todays_names(self.model))
 
     def variant(self, name: str | None) -> Self:
         """This recipe with a named variant's changes."""

@@ -15,7 +15,12 @@ import keras
 
 from keras_seq.zoo import shipped_weights
 from keras_seq.zoo.recipe import Recipe
-from keras_seq.zoo.settings import argument_lines, documented, settings_in
+from keras_seq.zoo.settings import (
+    argument_lines,
+    documented,
+    settings_in,
+    with_todays_names,
+)
 
 Builder = Callable[..., keras.Model]
 
@@ -100,7 +105,7 @@ def _overridable(recipe: Recipe, function: Builder, builder: Builder) -> Builder
                 f"Received: variant={variant!r}, weights={weights!r}."
             )
         source = recipe.variant(variant) if shipped is None else shipped.recipe
-        settings = {**source.model, **overrides}
+        settings = {**source.model, **with_todays_names(overrides)}
         unknown = sorted(set(settings) - set(known))
         if unknown:
             raise ValueError(

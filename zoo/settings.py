@@ -78,3 +78,24 @@ def argument_lines(texts: Mapping[str, str]) -> list[str]:
         textwrap.fill(f"{name}: {text}", 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
         for name, text in texts.items()
     ]
+
+
+FORMER = {"normalize_first": ("norm_order", {True: "pre", False: "post"})}
+
+
+def with_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under the names of today, for recipes and calls that have earlier ones.
+
+    Raises:
+        ValueError: for a value that an earlier name never had.
+    """
+    renamed = dict(settings)
+    for former in FORMER.keys() & renamed.keys():
+        (name, values), value = FORMER[former], renamed.pop(former)
+        if not isinstance(value, bool):
+            raise ValueError(
+                f"`{former}` must be True or False. Received: "
+                f"{former}={value!r}. It is called `{name}` now."
+            )
+        renamed[name] = values[value]
+    return renamed

@@ -32,7 +32,7 @@ def core_of(
     inference_memory_length: int | None = None,
     span: int | None = None,
     clamp_length: int | None = None,
-    normalize_first: bool = False,
+    norm_order: str = "post",
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     dtype: str | None = None,
@@ -49,7 +49,7 @@ def core_of(
         inference_memory_length: steps of the memory in evaluation; `None` for those of training.
         span: how many steps a step sees at each level; `None` for all.
         clamp_length: distances beyond it count as it; `None` for none.
-        normalize_first: normalise before each sublayer, not after it.
+        norm_order: `"pre"` or `"post"`.
         dropout: rate of the dropout of values.
         attention_dropout: rate of the dropout of attention probabilities.
         dtype: a dtype policy; `None` for Keras' current one.
@@ -64,7 +64,7 @@ def core_of(
         inference_memory_length=inference_memory_length,
         span=span,
         clamp_length=clamp_length,
-        norm_order="pre" if normalize_first else "post",
+        norm_order=norm_order,
         dropout=dropout,
         attention_dropout=attention_dropout,
         seed=seed,
@@ -265,7 +265,7 @@ register(
             "inner_units": 384,
             "memory_length": 63,
             "span": 64,
-            "normalize_first": True,
+            "norm_order": "pre",
         },
         parameters=371_811,
         notes="Settings of ours. Each level looks back 63 steps, so that the memory holds all that "

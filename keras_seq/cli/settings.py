@@ -87,6 +87,11 @@ def _builder_settings(recipe) -> list[str]:
 
 
 def _full_key(key: str, known: Mapping[str, Any]) -> str:
+    from keras_seq.zoo.settings import FORMER
+
+    name = key.removeprefix("model.")
+    if name in FORMER and f"model.{FORMER[name][0]}" in known:
+        return f"model.{name}"
     if key in known or key in OPEN or key.startswith(tuple(f"{prefix}." for prefix in OPEN)):
         return key
     matches = [full for full in known if full.endswith(f".{key}")]

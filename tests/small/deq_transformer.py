@@ -56,7 +56,7 @@ SMALL = Small(
             "model.backward_max_steps": 8,
             "model.backward_tolerance": 1e-12,
             "model.jacobian_weight": 0.0,  # its vectors are drawn by each device
-            "model.normalize_first": False,  # few steps with it leave rounding errors of 1e-4
+            "model.norm_order": "post",  # few steps with it leave rounding errors of 1e-4
             "model.units": 8,
             "model.heads": 2,
             "model.inner_units": 16,

@@ -107,3 +107,24 @@ def test_settings_are_handed_on():
         ({"activation": "relu"}, {"name": "a"}),
         3,
     )
+
+
+@pytest.mark.parametrize("name", ["transformer_xl_python_docs", "deq_transformer_python_docs"])
+def test_earlier_names_of_settings_are_taken(name, tmp_path):
+    """In calls, recipes and on the command line; recipes say the name of today."""
+    from keras_seq.cli.settings import apply_settings
+
+    known = zoo.recipe(name)
+    assert known.model["norm_order"] == "pre"
+    post = known.replace(**{"model.norm_order": "post"})
+    assert known.replace(**{"model.normalize_first": False}) == post
+    assert apply_settings(known, ["normalize_first=false"]) == post
+    written = post.to_json().replace('"norm_order": "post"', '"normalize_first": false')
+    assert Recipe.from_json(written) == post
+    small = {"units": 8, "heads": 2, "inner_units": 8}
+    build = getattr(zoo, name)
+    for model in (build(**small, normalize_first=False), build(**small, norm_order="post")):
+        layer = getattr(model.core, "cell", model.core)
+        assert layer.norm_order == "post"
+    with pytest.raises(ValueError, match="`normalize_first` must be True or False"):
+        known.replace(**{"model.normalize_first": "pre"})

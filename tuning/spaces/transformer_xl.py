@@ -1,8 +1,8 @@
 """The search space of Transformer-XLs."""
 
-from keras_seq.tuning.parameters import Int, Space
+from keras_seq.tuning.parameters import Choice, Int, Space
 from keras_seq.tuning.spaces.parts import attention
-from keras_seq.tuning.spaces.ranges import DOUBLING, on_or_off, rate, scaled, width
+from keras_seq.tuning.spaces.ranges import DOUBLING, rate, scaled, width
 from keras_seq.tuning.spaces.registry import family
 from keras_seq.tuning.spaces.settings import Settings
 
@@ -14,7 +14,7 @@ def transformer_xl(settings: Settings) -> Space:
     found: Space = {
         "model.levels": Int(1, 2 * levels, default=levels),
         "model.inner_units": width(settings["inner_units"]),
-        "model.normalize_first": on_or_off(settings["normalize_first"]),
+        "model.norm_order": Choice(("pre", "post"), default=settings["norm_order"]),
         "model.dropout": rate(settings["dropout"]),
         "model.attention_dropout": rate(settings["attention_dropout"], 0.4),
         "model.embedding_dropout": rate(settings["embedding_dropout"], 0.3),
