@@ -145,13 +145,7 @@ class CausalLayer(CheckedLayer):
             cls.call = over_rows(cls.call)
 
     def __call__(self, *args, **kwargs):
-        # Keras hands on the mask of an input only where this is the one tensor of the call.
-        name = self.call_signature_parameters[0]
-        x = keras.tree.flatten(args[0] if args else kwargs.get(name))[:1]
-        mask = getattr(x[0], "_keras_mask", None) if x else None
-        if mask is not None and kwargs.get("mask") is None and keras.ops.is_tensor(mask):
-            kwargs["mask"] = mask
-        return super().__call__(*args, **kwargs)
+        return super().__call__(*args, **with_carried_mask(self, args, kwargs))
 
     @property
     def order(self) -> Order:
@@ -272,6 +266,24 @@ class CausalLayer(CheckedLayer):
             if value != getattr(FORWARDS, name)
         }
         return {**super().get_config(), **changed}
+
+
+def with_carried_mask(layer, args, kwargs) -> dict[str, Any]:
+    """The named arguments of a call, with the mask of Keras that its first argument carries.
+
+    Keras hands it on only where this is the one tensor of the call.
+
+    Args:
+        layer: whose call takes `mask`.
+        args: its arguments by place.
+        kwargs: its named ones.
+    """
+    name = layer.call_signature_parameters[0]
+    x = keras.tree.flatten(args[0] if args else kwargs.get(name))[:1]
+    mask = getattr(x[0], "_keras_mask", None) if x else None
+    if mask is None or kwargs.get("mask") is not None or not ops.is_tensor(mask):
+        return kwargs
+    return {**kwargs, "mask": mask}
 
 
 def check_exact(kind) -> None:

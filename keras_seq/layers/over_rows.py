@@ -1,5 +1,6 @@
 """How a causal layer reads a batch of rows: which steps, in which order, and what it hands out."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from keras_seq.layers.recorded_attention import record_of_steps
 from keras_seq.ops.packing import Packing, is_packed, last_valid, lengths_of, mark_packed
 
 _AXES = {"return_auxiliary": 2, "return_probabilities": None}  # of time, in further results
@@ -97,7 +99,11 @@ def read_rows(
     if ahead:
         x = _each(lambda part: _longer(part, ahead), x)
         read = None if mask is None else _further(mask, ahead)
-    results, state = _call(call, x, read, takes_mask, owner, given)
+    noted = contextlib.nullcontext()
+    if packing is not None:
+        noted = record_of_steps(packing.unpack_pairs, ops.shape(packing.mask)[1])
+    with noted:
+        results, state = _call(call, x, read, takes_mask, owner, given)
 
     def placed(outputs):
         outputs = outputs[:, ahead:] if ahead else outputs

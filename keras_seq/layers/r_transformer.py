@@ -60,8 +60,7 @@ class RTransformer(SeededLayer, CausalLayer):
         training: whether to draw dropout masks.
         masks: what dropout masks follow from, as from `get_masks`, whatever `training` is; `{}` for
             no dropout.
-        mask: (b, t) padding mask; masked steps are zero vectors to the recurrence and unseen by
-            attention, so that padding on either side leaves the outputs of the other steps alone.
+        mask: (b, t), true at valid steps; masked steps are left out.
 
     Output shape:
         (b, t, u). The state is a dict of `windows` (b, l, n, window - 1, u), `keys` and `values`

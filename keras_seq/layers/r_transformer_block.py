@@ -58,7 +58,7 @@ class RTransformerBlock(SeededLayer, CausalLayer):
         return_state: also return the state.
         training: whether to draw dropout masks.
         masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
-        mask: (b, t); masked steps are zero vectors to the recurrence and unseen by attention.
+        mask: (b, t), true at valid steps; masked steps are left out.
         dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:

@@ -1,7 +1,7 @@
 """A record of what attention layers look at."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +19,10 @@ def recorded_attention() -> Iterator[dict[str, Any]]:
     (b, heads, t, m + t) with m steps of the past; each row sums to one. A layer that is called
     several times leaves those of the last call: that of a deep equilibrium is the application at
     the equilibrium, of the last chunk if it is solved in chunks.
+
+    With a `mask` the probabilities stand in the places of the steps: zero for masked keys, and at a
+    masked query those of the last valid one before it. A layer that is called for chunks of the
+    masked steps, or with `lookahead`, is refused there.
 
     Only calls that are executed at once are noted, such as `model(x)`. Compiled functions, those of
     `fit` and `predict` among them, are neither noted nor changed. Outside of the context nothing is
@@ -43,6 +47,34 @@ def recorded_attention() -> Iterator[dict[str, Any]]:
         yield record
     finally:
         _RECORD.reset(token)
+
+
+@contextlib.contextmanager
+def record_of_steps(place: Callable[[Any], Any], length: int) -> Iterator[None]:
+    """Within it, what attention layers note is that of steps in another order than it is read in.
+
+    Args:
+        place: from probabilities (b, heads, t, m + t) to those in the places of the steps.
+        length: t, the number of steps.
+
+    Raises:
+        ValueError: at the end, where a layer has read another number of steps.
+    """
+    record = record_of_now()
+    if record is None:
+        yield
+        return
+    with recorded_attention() as found:
+        yield
+    for path, probabilities in found.items():
+        if probabilities.shape[2] != length:
+            raise ValueError(
+                f"`mask` must be None where the attention of '{path}' is recorded: it reads the "
+                f"steps in chunks or looks ahead. Received: mask of {length} steps, of which "
+                f"{probabilities.shape[2]} were read at once. Record the valid steps of each row "
+                "alone, or without `subsequence_length` and `lookahead`."
+            )
+        record[path] = place(probabilities)
 
 
 def record_of_now() -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from keras import ops
 from keras_seq._arguments import check_integer, check_rate, fan_in_uniform
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
+from keras_seq.layers.causal_layer import with_carried_mask
+from keras_seq.layers.over_rows import read_rows
 from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
@@ -55,6 +57,8 @@ class RelativeAttention(SeededLayer):
         distances: (m + t,), in place of m + t - 1, ..., 0.
         training: whether to draw a dropout mask.
         masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
+        mask: (b, t), true at valid steps of x; masked steps are left out, and not counted in
+            distances.
 
     Output shape:
         (b, t, d).
@@ -103,6 +107,10 @@ class RelativeAttention(SeededLayer):
         self.position_initializer = keras.initializers.get(position_initializer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **with_carried_mask(self, args, kwargs))
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -271,9 +279,21 @@ class RelativeAttention(SeededLayer):
         distances=None,
         training=None,
         masks=None,
+        mask=None,
     ):
-        batch, length = ops.shape(x)[0], ops.shape(x)[1]
         past = 0 if memory is None else ops.shape(memory)[1]
+        if mask is not None:  # what belongs to the steps goes with them
+            steps = [x] if injected is None else [x, injected[:, past:]]
+
+            def attend(steps, **given):
+                if injected is not None:
+                    given["injected"] = ops.concatenate([injected[:, :past], steps[1]], axis=1)
+                return self.call(steps[0], **given)
+
+            given = {"memory": memory, "valid": valid, "vectors": vectors, "training": training}
+            given |= {"position_mask": position_mask, "distances": distances, "masks": masks}
+            return read_rows(attend, steps, mask, False, self, given)
+        batch, length = ops.shape(x)[0], ops.shape(x)[1]
         count = None
         if x.shape[1] != 1:  # a step that is not finite reaches no step before it
             news = None if injected is None else injected[:, past:]

@@ -12,6 +12,7 @@ from keras_seq.layers.recorded_attention import record_of_now
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops.causal_attention import attend
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.packing import last_steps
 from keras_seq.ops.products import matrix_product
 
 
@@ -45,11 +46,12 @@ class SelfAttention(SeededLayer, CausalLayer):
         training: whether to draw a dropout mask, and to use a gradient written by hand, which
             cannot be differentiated again.
         masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
-        mask: (b, t); masked steps are seen by none.
+        mask: (b, t), true at valid steps; masked steps are left out.
         dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
         return_probabilities: also return the attention probabilities (b, heads, t, m + t), right
-            after the outputs. `keras_seq.layers.recorded_attention` gives those of the attention
-            layers within a model.
+            after the outputs; with a `mask` in the places of the steps, with zeros for masked keys.
+            `keras_seq.layers.recorded_attention` gives those of the attention layers within a
+            model.
 
     Output shape:
         (b, t, d).
@@ -174,12 +176,12 @@ class SelfAttention(SeededLayer, CausalLayer):
             self._check_causal()
         dropout_seed = self.seed_of(training, masks, dropout_seed)
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
-        joined, finite = self._kept(matrix_product(x, self.kernel) + self.bias, mask)
+        joined, finite = self._kept(matrix_product(x, self.kernel) + self.bias)
         query, key, value = ops.split(joined, 3, axis=-1)
-        valid = None if mask is None else ops.cast(mask, self.compute_dtype)
+        # Masked steps stand behind the valid ones, where a causal query does not see them.
+        valid = None if mask is None or self.causal else ops.cast(mask, self.compute_dtype)
         if initial_state is not None:
             given = {name: ops.cast(part, x.dtype) for name, part in initial_state.items()}
-            now = ops.ones((batch, length), x.dtype) if valid is None else valid
             past = [given["keys"], given["values"]]
             if finite is not None:
                 before = finite_steps(*past)
@@ -187,6 +189,7 @@ class SelfAttention(SeededLayer, CausalLayer):
                 finite = ops.concatenate([before, finite], axis=1)
             key = ops.concatenate([past[0], key], axis=1)
             value = ops.concatenate([past[1], value], axis=1)
+            now = ops.ones((batch, length), x.dtype)
             valid = ops.concatenate([given["valid"], now], axis=1)
 
         query = query * (self.features // self.heads) ** -0.5
@@ -219,43 +222,42 @@ class SelfAttention(SeededLayer, CausalLayer):
         if return_probabilities:
             results.append(probabilities[0])
         if return_state:
-            results.append(self._state(key, value, valid))
+            results.append(self._state(key, value, valid, mask))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _kept(self, joined, mask):
-        """Queries, keys and values with zeros at steps that some query must not see.
-
-        These are masked steps and, where not every query sees all steps, those that are not finite.
+    def _kept(self, joined):
+        """Queries, keys and values with zeros at steps that are not finite, if not all see them.
 
         Returns:
-            The tensor (b, t, 3 d); and which steps are finite or masked, (b, t), or `None` if each
-            query sees all that is left.
+            The tensor (b, t, 3 d); and which steps are finite, (b, t), or `None` if each query sees
+            all of them.
         """
-        real = None if mask is None else ops.cast(mask, "bool")
         if not self.causal or joined.shape[1] == 1:
-            return joined if real is None else only(real, joined), None
+            return joined, None
         finite = finite_steps(joined)
-        if real is None:
-            return only(finite, joined), finite
-        joined = only(ops.logical_and(finite, real), joined)
-        return joined, ops.logical_or(finite, ops.logical_not(real))
+        return only(finite, joined), finite
 
     def _split(self, tensor):
         """From (b, t, d) to (b, h, t, d / h)."""
         shape = (-1, ops.shape(tensor)[1], self.heads, self.features // self.heads)
         return ops.transpose(ops.reshape(tensor, shape), (0, 2, 1, 3))
 
-    def _state(self, key, value, valid):
+    def _state(self, key, value, valid, mask):
         if valid is None:
             valid = ops.ones_like(key[..., 0])
+        if mask is not None:
+            before = valid[:, : ops.shape(key)[1] - ops.shape(mask)[1]]
+            valid = ops.concatenate([before, ops.cast(mask, valid.dtype)], axis=1)
         if self.span is None:
             return {"keys": key, "values": value, "valid": valid}
         past = self.span - 1
 
         def last(tensor):
-            """The last `span - 1` steps, with zeros before them where there are fewer."""
+            """The last `span - 1` valid steps, with zeros before them where there are fewer."""
             padding = [[0, 0], [past, 0]] + [[0, 0]] * (len(tensor.shape) - 2)
             padded = ops.pad(tensor, padding)
+            if mask is not None:
+                return last_steps(padded, mask, past)
             return padded[:, ops.shape(tensor)[1] :]
 
         return {"keys": last(key), "values": last(value), "valid": last(valid)}

@@ -16,6 +16,7 @@ from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
 from keras_seq.layers.transformer_block import TransformerBlock
+from keras_seq.ops.packing import lengths_of
 from keras_seq.ops.seeded_dropout import seeded_dropout
 
 
@@ -58,12 +59,11 @@ class Transformer(SeededLayer, CausalLayer):
         training: whether to draw dropout masks.
         masks: what dropout masks follow from, as from `get_masks`, whatever `training` is; `{}` for
             no dropout.
+        mask: (b, t), true at valid steps; masked steps are left out, and not counted as positions.
 
     Output shape:
         (b, t, u). The state is a dict of `keys` and `values` (b, l, m, u), `valid` (b, m) and
         `position` (b,), with m = `span - 1`, or the number of past steps.
-
-    Masking: not supported; a causal layer gives the outputs before padding at the end unchanged.
 
     Raises:
         ValueError: on sizes or names that do not exist.
@@ -183,7 +183,7 @@ class Transformer(SeededLayer, CausalLayer):
         states = [block.get_initial_state(batch_size) for block in self.blocks]
         return self._join(states, ops.zeros((batch_size,), "int32"))
 
-    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         seed = self.seed_of(training, masks)
         if self.projection is not None:
             x = self.projection(x)
@@ -205,13 +205,17 @@ class Transformer(SeededLayer, CausalLayer):
                 return_state=return_state,
                 training=training,
                 masks=masks_at(seed, 16 * (level + 1)),
+                mask=mask,
             )
             if return_state:
                 x, state = x
                 states.append(state)
         if self.norm is not None:
             x = self.norm(x)
-        return (x, self._join(states, start + length)) if return_state else x
+        if not return_state:
+            return x
+        steps = length if mask is None else lengths_of(mask)
+        return x, self._join(states, start + steps)
 
     def _part(self, state, level: int):
         """The state of one block."""

@@ -36,6 +36,7 @@ class TransformerBlock(SeededLayer, CausalLayer):
         return_state: also return the state.
         training: whether to draw dropout masks.
         masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
+        mask: (b, t), true at valid steps; masked steps are left out.
         dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
 
     Output shape:
@@ -125,6 +126,7 @@ class TransformerBlock(SeededLayer, CausalLayer):
         training=None,
         masks=None,
         dropout_seed=None,
+        mask=None,
     ):
         seed = self.seed_of(training, masks, dropout_seed)
         pre = self.norm_order == "pre"
@@ -135,6 +137,7 @@ class TransformerBlock(SeededLayer, CausalLayer):
             return_state=return_state,
             training=training,
             masks=masks_at(seed, 1),
+            mask=mask,
         )
         state = None
         if return_state:

@@ -13,6 +13,7 @@ from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.outline import sublayer
 from keras_seq.layers.relative_attention import RelativeAttention
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
+from keras_seq.ops.packing import last_steps
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
 _PLACES = 4  # where a level drops values: attention, its output, inner and outer of feed-forward
@@ -62,6 +63,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         training: whether to draw dropout masks, and which of the two memory lengths counts.
         masks: what dropout masks follow from, as from `get_masks`, whatever `training` is; `{}` for
             no dropout.
+        mask: (b, t), true at valid steps; masked steps are left out, and not counted in distances.
 
     Output shape:
         (b, t, d).
@@ -234,7 +236,7 @@ class TransformerXL(SeededLayer, CausalLayer):
         """Whether the layer has dropout."""
         return bool(self.dropout or self.attention_dropout)
 
-    def call(self, x, initial_state=None, return_state=False, training=None, masks=None):
+    def call(self, x, initial_state=None, return_state=False, training=None, masks=None, mask=None):
         length = ops.shape(x)[1]
         seed = self.seed_of(training, masks)
         state = initial_state
@@ -257,7 +259,7 @@ class TransformerXL(SeededLayer, CausalLayer):
                 memory = ops.stop_gradient(memory) if training else memory
             x = self._level(level, x, memory, options, seed, training)
         outputs = seeded_dropout(x, self.dropout, seed_of_place(seed, end + 1))
-        return (outputs, self._next_state(state, inputs)) if return_state else outputs
+        return (outputs, self._next_state(state, inputs, mask)) if return_state else outputs
 
     def _options(self, length, past, state, seed) -> dict[str, Any]:
         """What all levels tell their attention."""
@@ -295,11 +297,14 @@ class TransformerXL(SeededLayer, CausalLayer):
         x = x + seeded_dropout(outer, self.dropout, seed_of_place(seed, start + 3))
         return x if pre else norm(x)
 
-    def _next_state(self, state, inputs):
+    def _next_state(self, state, inputs, mask):
         """The newest inputs of every level."""
 
         def newest(old, new, axis):
             both = ops.concatenate([old, ops.cast(new, old.dtype)], axis=axis)
+            if mask is not None:
+                steps = last_steps(ops.moveaxis(both, axis, 1), mask, self._kept)
+                return ops.moveaxis(steps, 1, axis)
             steps = ops.shape(both)[axis] - self._kept
             return both[:, :, steps:] if axis == 2 else both[:, steps:]
 

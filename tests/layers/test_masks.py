@@ -20,14 +20,8 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 # Layers that do not yet give the state after the last valid step.
 WITHOUT_STATE = {
     "DeepEquilibrium",
-    "RTransformer",
-    "RTransformerBlock",
-    "SelfAttention",
     "TCN",
     "TemporalBlock",
-    "Transformer",
-    "TransformerBlock",
-    "TransformerXL",
     "TrellisNet",
 }
 
