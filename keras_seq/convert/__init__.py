@@ -1,5 +1,6 @@
-"""Weights of the original PyTorch releases: their names, their layouts, their files."""
+"""Weights of the original releases: their names, their layouts, their files."""
 
+from keras_seq.convert.keras_tcn import keras_tcn_layer, load_keras_tcn
 from keras_seq.convert.mappings import (
     ANY_PREFIX,
     CHANNEL_GAIN,
@@ -27,6 +28,8 @@ __all__ = [
     "Unused",
     "bind",
     "convert_file",
+    "keras_tcn_layer",
+    "load_keras_tcn",
     "load_reference",
     "mapping",
     "read_state_dict",

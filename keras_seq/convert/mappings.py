@@ -4,7 +4,8 @@ Every family has one file here that registers, for its classes, a function from 
 its slots. `keras_seq.convert.reference` fills them.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +104,18 @@ class Unused:
     name: str
 
 
-Mapping = Callable[[Any, str], Sequence[Slot | Unused]]
-_MAPPINGS: list[tuple[type, dict[str, type], Mapping]] = []
+Mapping = Callable[..., Sequence[Slot | Unused]]
+_MAPPINGS: list[tuple[type, str | None, dict[str, type], Mapping]] = []
 
 
-def mapping(cls: type, **parts: type) -> Callable[[Mapping], Mapping]:
+def mapping(cls: type, *, source: str | None = None, **parts: type) -> Callable[[Mapping], Mapping]:
     """Registers the mapping of a class: a function `(object, prefix)` to slots.
 
     Args:
         cls: the class of layer or model. Subclasses are included.
+        source: a regular expression for a name that only arrays of one of several releases of the
+            class have. The mapping is then for these, and its function gets the names, too:
+            `(object, prefix, names)`.
         **parts: attributes of the object and the class that each must have, where that decides
             the names: `mapping(LanguageModel, core=TrellisNet)`.
 
@@ -125,27 +129,37 @@ def mapping(cls: type, **parts: type) -> Callable[[Mapping], Mapping]:
     """
 
     def register(function: Mapping) -> Mapping:
-        _MAPPINGS.append((cls, parts, function))
+        _MAPPINGS.append((cls, source, parts, function))
         return function
 
     return register
 
 
-def slots(target: Any, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
+def slots(
+    target: Any, prefix: str = ANY_PREFIX, names: Collection[str] = ()
+) -> list[Slot | Unused]:
     """The slots of a layer or model.
 
     Args:
         target: a built layer or model.
         prefix: a regular expression for what stands before its names.
+        names: of the arrays, which tell releases of one class from each other.
 
     Raises:
         ValueError: no mapping is registered for its class.
     """
-    for cls, parts, function in reversed(_MAPPINGS):
+    usual = None
+    for cls, source, parts, function in reversed(_MAPPINGS):
         fits = all(isinstance(getattr(target, name, None), kind) for name, kind in parts.items())
-        if isinstance(target, cls) and fits:
-            return list(function(target, prefix))
-    known = sorted({cls.__name__ for cls, _, _ in _MAPPINGS})
+        if not (isinstance(target, cls) and fits):
+            continue
+        if source is None:
+            usual = usual or function
+        elif any(re.fullmatch(source, name) for name in names):
+            return list(function(target, prefix, names))
+    if usual is not None:
+        return list(usual(target, prefix))
+    known = sorted({cls.__name__ for cls, *_ in _MAPPINGS})
     raise ValueError(
         f"`model` must be of a class with a mapping to reference weights: {', '.join(known)} (or a "
         f"model of these parts). Received: model of class {type(target).__name__}. Register one "

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_seq import _files
 from keras_seq._reading import SLACK, BrokenFileError, check_unpacked, reading, regular
+from keras_seq.convert.keras_file import read_keras_weights
 from keras_seq.convert.mappings import Slot, Unused, slots
 from keras_seq.convert.torch_file import read_state_dict
 
@@ -44,17 +45,22 @@ def read_arrays(source: Any, limit: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of a source of reference weights.
 
     Args:
-        source: a mapping of names to arrays, or the path of an `.npz` or a PyTorch file. Of a
-            golden file (an `.npz` with keys `param/<name>`) the parameters are taken.
+        source: a mapping of names to arrays, or the path of an `.npz`, a Keras or a PyTorch file.
+            Of a golden file (an `.npz` with keys `param/<name>`) the parameters are taken.
         limit: most bytes of the arrays of a file.
 
     Raises:
-        ReferenceWeightsError: for an `.npz` file that is missing or damaged.
+        ReferenceWeightsError: for an `.npz` or Keras file that is missing or damaged.
         TorchFileError: for such a PyTorch file.
     """
     if isinstance(source, Mapping):
         return {str(name): np.asarray(array) for name, array in source.items()}
     path = Path(source)
+    if path.suffix in (".keras", ".h5"):
+        try:
+            return read_keras_weights(path, limit)
+        except (BrokenFileError, FileNotFoundError) as error:
+            raise ReferenceWeightsError(str(error)) from None
     if path.suffix != ".npz":
         return read_state_dict(path, limit)
     remedy = "Give the path of an .npz file of weights, as it was written."
@@ -93,7 +99,7 @@ def bind(model: Any, arrays: Mapping[str, np.ndarray]) -> list[Binding]:
             f"{type(model).__name__}. Call it once, or its build()."
         )
     arrays = _without_wrapper({name: np.asarray(array) for name, array in arrays.items()})
-    described = slots(model)
+    described = slots(model, names=arrays)
     unused = [re.compile(item.name) for item in described if isinstance(item, Unused)]
     used = {name for name in arrays if not any(p.fullmatch(name) for p in unused)}
     free = set(used)
@@ -131,7 +137,8 @@ def load_reference(model: Any, arrays_or_path: Any) -> dict[str, tuple[str, ...]
     Args:
         model: a built layer or model, such as `TrellisNet`, `LanguageModel`, `SequenceClassifier`.
         arrays_or_path: a dictionary of arrays under their PyTorch names, an `.npz` file, or a file
-            that `torch.save` wrote; nothing of the latter is executed.
+            that `torch.save` wrote; nothing of the latter is executed. Or a `.keras` or
+            `.weights.h5` file of keras-tcn, of a model that `load_keras_tcn` describes.
 
     Returns:
         For the path of every weight the names of the arrays that filled it.

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_seq._arguments import (
     activation_config,
+    check_choice,
     check_integer,
     check_rate,
     fan_in_uniform,
@@ -19,8 +20,16 @@ from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.layers.seeded_layer import SeededLayer
 from keras_seq.ops import time_shift as shift
+from keras_seq.ops.lost_steps import only
+from keras_seq.ops.packing import last_steps
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
+
+PADDINGS = ("causal", "same")
+NORMALIZATIONS = {
+    "layer": keras.layers.LayerNormalization,
+    "batch": keras.layers.BatchNormalization,
+}
 
 
 @export("keras_seq.layers.TemporalBlock")
@@ -44,12 +53,22 @@ class TemporalBlock(SeededLayer, CausalLayer):
         dilation_rate: steps between two taps.
         activation: of each convolution and of the sum.
         weight_normalization: give each output channel of both kernels a gain of its own (Salimans
-            and Kingma, 2016), which starts at the norm of the channel.
+            and Kingma, 2016), which starts at the norm of the channel. `None`: where there is no
+            other `normalization`.
         dropout: rate after each convolution.
         spatial_dropout: drop whole channels, as the paper says, or single values, as its released
             code does.
         kernel_initializer: of both kernels; by default uniform within ± 1 / √fan-in, as the biases.
         seed: of the dropout.
+        normalization: of what each convolution gives, before the activation: `"layer"` over the
+            channels of a step, `"batch"` over the valid steps of a batch, or `None`. In training
+            the latter sees all steps, later ones too; otherwise each step is on its own.
+        branch_activation: apply the activation once more at the end of F(x), as keras-tcn does.
+            With a ReLU nothing changes.
+        padding: `"causal"`, or `"same"` for convolutions that see as far ahead as back. Such a
+            block has no state.
+        bias_initializer: of all biases; by default uniform within ± 1 / √fan-in.
+        residual_initializer: of the kernel of one tap; by default normal with deviation 0.01.
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -59,13 +78,16 @@ class TemporalBlock(SeededLayer, CausalLayer):
         training: whether to draw dropout masks.
         masks: what dropout follows from, as from `get_masks`, whatever `training` is; `{}`: none.
         dropout_seed: a seed tensor (2,), short for `masks={"seed": dropout_seed}`.
+        mask: (b, t), true at valid steps, see `CausalLayer`.
+        return_branch: also return F(x), (b, t, u), as the second element.
 
     Output shape:
         (b, t, u). The state is a list of the last inputs of the first convolution
         (b, (k-1) · dilation_rate, d) and of the second (b, (k-1) · dilation_rate, u).
 
     Raises:
-        ValueError: on sizes that are not positive, or a rate that is not in [0, 1).
+        ValueError: on sizes that are not positive, or a rate that is not in [0, 1); where a state
+            is asked for with `padding="same"`.
 
     Example:
 
@@ -84,11 +106,16 @@ class TemporalBlock(SeededLayer, CausalLayer):
         kernel_size: int,
         dilation_rate: int = 1,
         activation: Any = "relu",
-        weight_normalization: bool = True,
+        weight_normalization: bool | None = None,
         dropout: float = 0.0,
         spatial_dropout: bool = False,
         kernel_initializer: Any = None,
         seed: int | None = None,
+        normalization: str | None = None,
+        branch_activation: bool = False,
+        padding: str = "causal",
+        bias_initializer: Any = None,
+        residual_initializer: Any = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -96,16 +123,34 @@ class TemporalBlock(SeededLayer, CausalLayer):
         self.kernel_size = check_integer("kernel_size", kernel_size)
         self.dilation_rate = check_integer("dilation_rate", dilation_rate)
         self.activation = get_activation(activation)
+        if normalization is not None:
+            check_choice("normalization", normalization, tuple(NORMALIZATIONS))
+        self.normalization = normalization
+        if weight_normalization is None:
+            weight_normalization = normalization is None
         self.weight_normalization = bool(weight_normalization)
         self.dropout = check_rate(dropout, "dropout")
         self.spatial_dropout = bool(spatial_dropout)
         self.kernel_initializer = fan_in_uniform(kernel_initializer)
+        self.branch_activation = bool(branch_activation)
+        self.padding = check_padding(padding, self)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.residual_initializer = keras.initializers.get(residual_initializer)
+        self.norms = [
+            NORMALIZATIONS[normalization](dtype=self.dtype_policy, name=f"{place}_norm")
+            for place in (("first", "second") if normalization else ())
+        ]
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return self.padding == "causal" and super().is_causal
+
+    @property
     def past(self) -> int:
-        """Steps that a convolution looks back."""
+        """Steps that a convolution looks back, or both ways with `padding="same"`."""
         return (self.kernel_size - 1) * self.dilation_rate
 
     @property
@@ -125,35 +170,27 @@ class TemporalBlock(SeededLayer, CausalLayer):
         self.second = self._build_convolution("second", self.units)
         if isinstance(self.activation, keras.layers.Layer) and not self.activation.built:
             self.activation.build((*input_shape[:-1], self.units))
+        for norm in self.norms:
+            norm.build((*input_shape[:-1], self.units))
         self.residual = None
         if self.features != self.units:
-            limit = self.features**-0.5
             kernel = self.add_weight(
                 name="residual_kernel",
                 shape=(self.features, self.units),
-                initializer=keras.initializers.RandomNormal(stddev=0.01),
+                initializer=self.residual_initializer
+                or keras.initializers.RandomNormal(stddev=0.01),
             )
-            bias = self.add_weight(
-                name="residual_bias",
-                shape=(self.units,),
-                initializer=keras.initializers.RandomUniform(-limit, limit),
-            )
-            self.residual = [kernel, bias]
+            self.residual = [kernel, self._build_bias("residual", self.features)]
 
     def _build_convolution(self, name: str, features: int) -> list:
         """Kernel and bias of a convolution, and its gain if weights are normalised."""
-        limit = (self.kernel_size * features) ** -0.5
         kernel = self.add_weight(
             name=f"{name}_kernel",
             shape=(self.kernel_size, features, self.units),
             initializer=self.kernel_initializer,
             autocast=False,
         )
-        bias = self.add_weight(
-            name=f"{name}_bias",
-            shape=(self.units,),
-            initializer=keras.initializers.RandomUniform(-limit, limit),
-        )
+        bias = self._build_bias(name, self.kernel_size * features)
         if not self.weight_normalization:
             return [kernel, bias]
         gain = self.add_weight(
@@ -164,6 +201,14 @@ class TemporalBlock(SeededLayer, CausalLayer):
         )
         return [kernel, bias, gain]
 
+    def _build_bias(self, name: str, fan_in: int):
+        limit = fan_in**-0.5
+        return self.add_weight(
+            name=f"{name}_bias",
+            shape=(self.units,),
+            initializer=self.bias_initializer or keras.initializers.RandomUniform(-limit, limit),
+        )
+
     def get_initial_state(self, batch_size, kind=None):
         """The state before the first step: zeros.
 
@@ -172,6 +217,7 @@ class TemporalBlock(SeededLayer, CausalLayer):
             kind: `"exact"` or `None`; there is one kind.
         """
         check_exact(kind)
+        refuse_state(self)
         if not self.built:
             raise ValueError("The layer must be built first. Call it, or its `build((b, t, d))`.")
         return [
@@ -182,8 +228,19 @@ class TemporalBlock(SeededLayer, CausalLayer):
     def outline(self):
         """The parts in order, with their residual connection, for diagrams."""
         facts = (f"kernel size {self.kernel_size}",)
-        parts = [Part("Convolution", tuple(kernel), facts) for kernel in (self.first, self.second)]
+        parts: list[Any] = []
+        for place, kernel in enumerate((self.first, self.second)):
+            parts += [Part("Convolution", tuple(kernel), facts), *self.norms[place : place + 1]]
         return (Residual(tuple(parts), "" if self.residual is None else "1 × 1 convolution"),)
+
+    def compute_output_spec(self, x, *args, return_branch=False, **options):
+        """Symbolic results of a call, the branch among them where it is asked for."""
+        results = super().compute_output_spec(x, *args, **options)
+        if not return_branch:
+            return results
+        outputs, *rest = results if isinstance(results, tuple) else (results,)
+        branch = keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
+        return (outputs, branch, *rest)
 
     def call(
         self,
@@ -193,21 +250,34 @@ class TemporalBlock(SeededLayer, CausalLayer):
         training=None,
         masks=None,
         dropout_seed=None,
+        return_branch=False,
+        mask=None,
     ):
+        if return_state or initial_state is not None:
+            refuse_state(self)
         seed = self.seed_of(training, masks, dropout_seed)
         state = [None, None] if initial_state is None else initial_state
-        inner, state_1 = self._convolve(x, self.first, state[0], return_state)
+        inner, state_1 = self._convolve(x, 0, state[0], return_state, training, mask)
         inner = self._drop(inner, seed_of_place(seed, 1))
-        outputs, state_2 = self._convolve(inner, self.second, state[1], return_state)
-        outputs = self._drop(outputs, seed_of_place(seed, 2))
+        branch, state_2 = self._convolve(inner, 1, state[1], return_state, training, mask)
+        branch = self._drop(branch, seed_of_place(seed, 2))
+        if self.branch_activation:
+            branch = self.activation(branch)
         if self.residual is not None:
             kernel, bias = self.residual
             x = ops.matmul(x, kernel) + bias
-        outputs = self.activation(outputs + x)
-        return (outputs, [state_1, state_2]) if return_state else outputs
+        results = [self.activation(branch + x)]
+        if return_branch:
+            results.append(branch)
+        if return_state:
+            results.append([state_1, state_2])
+        return results[0] if len(results) == 1 else tuple(results)
 
-    def _convolve(self, x, weights, past, return_state: bool):
+    def _convolve(self, x, place: int, past, return_state: bool, training, mask):
         """The activated convolution of x after its past, and the past of the next chunk."""
+        if mask is not None and self.padding == "same":
+            x = only(mask, x)  # what stands behind the last valid step is seen
+        weights = (self.first, self.second)[place]
         kernel, bias = weights[0], weights[1]
         if self.weight_normalization:
             kernel = weight_normalize(kernel, weights[2])
@@ -217,7 +287,8 @@ class TemporalBlock(SeededLayer, CausalLayer):
         known = isinstance(batch, int) or wants_portable_operations()
         missing = int(isinstance(batch, int) and batch == 0) if known else ops.maximum(1 - batch, 0)
         if past is None:
-            whole = ops.pad(x, [[0, missing], [self.past, 0], [0, 0]])
+            ahead = self.past - self.past // 2 if self.padding == "same" else 0
+            whole = ops.pad(x, [[0, missing], [self.past - ahead, ahead], [0, 0]])
         else:
             whole = ops.concatenate([ops.cast(past, x.dtype), x], axis=1)
             if not known or missing:
@@ -232,8 +303,17 @@ class TemporalBlock(SeededLayer, CausalLayer):
         )
         if not known or missing:
             whole, outputs = whole[:batch], outputs[:batch]
-        final = shift.last(whole, self.past) if return_state else None
-        return self.activation(outputs + bias), final
+        final = None
+        if return_state and mask is None:
+            final = shift.last(whole, self.past)
+        elif return_state:
+            final = last_steps(whole, mask, self.past)
+        outputs = outputs + bias
+        if self.normalization == "layer":
+            outputs = self.norms[place](outputs)
+        elif self.normalization == "batch":
+            outputs = self.norms[place](outputs, training=training, mask=mask)
+        return self.activation(outputs), final
 
     def _drop(self, x, seed):
         if seed is None or not self.dropout or not self.spatial_dropout:
@@ -253,4 +333,35 @@ class TemporalBlock(SeededLayer, CausalLayer):
             "spatial_dropout": self.spatial_dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
+            "normalization": self.normalization,
+            "branch_activation": self.branch_activation,
+            "padding": self.padding,
+            "bias_initializer": initializer_config(self.bias_initializer),
+            "residual_initializer": initializer_config(self.residual_initializer),
         }
+
+
+def check_padding(padding, layer) -> str:
+    """Returns the padding of a layer's convolutions after a check with its other options."""
+    if check_choice("padding", padding, PADDINGS) == "same" and layer.lookahead:
+        raise ValueError(
+            "`lookahead` must be 0 with padding='same', whose convolutions look ahead themselves. "
+            f"Received: lookahead={layer.lookahead}, padding='same'. Give one of them."
+        )
+    return padding
+
+
+def initializer_config(initializer):
+    """The configuration of an initializer; `None` stays `None`."""
+    return None if initializer is None else keras.initializers.serialize(initializer)
+
+
+def refuse_state(layer) -> None:
+    """Refuses a state of convolutions that see later steps."""
+    if layer.padding == "same":
+        raise ValueError(
+            "`padding` must be 'causal' for a state: with 'same' an output depends on later steps, "
+            f"too, so that no chunk can be answered on its own. Received: padding='same' in a "
+            f"{type(layer).__name__} that was given or asked for a state. Call it with the whole "
+            "sequence, without `initial_state` and `return_state`."
+        )

@@ -61,8 +61,17 @@ def test_configuration(name):
 def test_steps_and_their_state(name):
     """Causal; chunks and single steps give what the whole gives, from every kind of state."""
     layer, x = exact(name), sequence()
-    check_causal(layer, x * np.arange(1, WIDTH + 1, dtype="float32"), at=3)
     assert layer(x).shape == (*x.shape[:2], layer.output_units)
+    if not layer.is_causal:
+        for ask in (
+            lambda: layer(x, return_state=True),
+            lambda: layer(x, initial_state=[]),
+            lambda: layer.get_initial_state(2),
+        ):
+            with pytest.raises(ValueError, match="`padding` must be 'causal' for a state"):
+                ask()
+        return
+    check_causal(layer, x * np.arange(1, WIDTH + 1, dtype="float32"), at=3)
     check_chunks(layer, x[:, :4], [2, 1, 1], rtol=1e-4, kind="exact")
     states = [None, layer.get_initial_state(2, kind="exact")]
     whole = layer(x[:, :4], initial_state=states[1], return_state=True)
@@ -96,11 +105,18 @@ def test_dropout_is_in_the_masks_alone(name):
 
 @every_causal
 def test_reach(name):
-    """A step reaches as many outputs as the layer says, its own included."""
+    """A step reaches as many outputs as the layer says, its own included, before it or after."""
     layer = exact(name)
     layer.build((None, None, WIDTH))
     reach = layer.reach
     assert layer.receptive_field in (None, reach)
+    if not layer.is_causal:
+        x = sequence(2 * reach + 1, batch=4)
+        with_other = np.array(x)
+        with_other[:, reach] += np.arange(1, WIDTH + 1)
+        change = np.abs(np.asarray(layer(x)) - np.asarray(layer(with_other))).max(axis=(0, 2))
+        assert np.ptp(np.flatnonzero(change > 1e-8)) + 1 == reach
+        return
     x = sequence(9 if reach is None else reach + 4, batch=4)
     changed = np.array(x)
     changed[:, 1] += np.arange(1, WIDTH + 1)
@@ -113,6 +129,11 @@ def test_reach(name):
 @every_causal
 def test_mixed_precision(name):
     check_mixed_precision(CAUSAL[name], sequence(3))
+
+
+def with_state(names) -> list[str]:
+    """The names of layers that have a state."""
+    return [name for name in names if CAUSAL[name]().is_causal]
 
 
 def functional(names) -> keras.Model:
@@ -139,6 +160,7 @@ def functional(names) -> keras.Model:
 @every_layer
 def test_functional_models_load_in_a_fresh_process(names, tmp_path):
     a, b = sequence(3), sequence(2, seed=1)
+    both_ways, names = [n for n in names if n not in with_state(names)], with_state(names)
     model = functional(names)
     expected, states = {}, []
     for index, name in enumerate(names):
@@ -161,6 +183,7 @@ def test_functional_models_load_in_a_fresh_process(names, tmp_path):
     apart = ("PRUCell", "DEQTransformerCell", "DEQTrellisCell")  # within PRU and DeepEquilibrium
     parts = [PARTS[name](name=f"part_{name}")(x) for name in PARTS if name not in apart]
     parts.append(keras.layers.RNN(PARTS["PRUCell"]())(x))
+    parts += [CAUSAL[name]()(x) for name in both_ways]
     cases.append((keras.Model(x, [*parts, layers.VariationalDropout(0.5)(x)]), a))
     ids = keras.Input((None,), dtype="int32")
     vectors = layers.AdaptiveEmbedding(9, WIDTH, cutoffs=[4], div_value=2)(ids)
@@ -170,9 +193,11 @@ def test_functional_models_load_in_a_fresh_process(names, tmp_path):
 
 
 def runner(name):
-    """A layer, built, and a function of x that runs it from its initial state."""
+    """A layer, built, and a function of x that runs it from its initial state, if it has one."""
     layer = CAUSAL[name]()
     layer.build((None, None, WIDTH))
+    if not layer.is_causal:
+        return layer, layer
 
     def run(x):
         start = layer.get_initial_state(tf.shape(x)[0])
