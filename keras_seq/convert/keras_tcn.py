@@ -333,4 +333,5 @@ def _replace(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
     with h5py.File(path, "r+") as file:
         for place, array in arrays.items():
-            file[place][...] = array
+            dataset: Any = file[place]
+            dataset[...] = array

@@ -12,7 +12,8 @@ from keras import ops
 from keras_seq.layers.recorded_attention import record_of_steps
 from keras_seq.ops.packing import Packing, is_packed, last_valid, lengths_of, mark_packed
 
-_AXES = {"return_auxiliary": 2, "return_probabilities": None}  # of time, in further results
+# Of time, in further results.
+_AXES = {"return_branch": 1, "return_auxiliary": 2, "return_probabilities": None}
 
 
 def over_rows(call: Callable) -> Callable:

@@ -136,10 +136,12 @@ class TemporalBlock(SeededLayer, CausalLayer):
         self.padding = check_padding(padding, self)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.residual_initializer = keras.initializers.get(residual_initializer)
-        self.norms = [
-            NORMALIZATIONS[normalization](dtype=self.dtype_policy, name=f"{place}_norm")
-            for place in (("first", "second") if normalization else ())
-        ]
+        self.norms: list[Any] = []
+        if normalization is not None:
+            self.norms = [
+                NORMALIZATIONS[normalization](dtype=self.dtype_policy, name=f"{place}_norm")
+                for place in ("first", "second")
+            ]
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
