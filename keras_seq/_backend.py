@@ -75,6 +75,11 @@ def read(tensor):
     return keras.ops.convert_to_tensor(tensor) if tf is None else tf.convert_to_tensor(tensor)
 
 
+def is_variable(value) -> bool:
+    """Whether a value is a variable, of Keras or of TensorFlow."""
+    return isinstance(value, keras.Variable if tf is None else (keras.Variable, tf.Variable))
+
+
 def densify(gradient):
     """A gradient as a dense tensor; rows that occur twice in a sparse one are added up."""
     return gradient if tf is None or gradient is None else tf.convert_to_tensor(gradient)

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_seq._backend import is_variable, read
 from keras_seq.gradients import _backend
 
 
@@ -18,7 +19,7 @@ class GuardedCell:
     Args:
         run: `run(z, context)`, which calls the cell.
         cell: the layer whose weights are guarded.
-        context: a nest of tensors.
+        context: a nest of tensors, or of variables, which are read once, too.
         guard: `False` to let all gradients pass.
     """
 
@@ -26,6 +27,7 @@ class GuardedCell:
         self._run = run
         self._weights = _backend.read_weights(cell.trainable_variables, guard)
         self._others = _backend.outer_values(cell.non_trainable_variables)
+        context = keras.tree.map_structure(_read, context)
         self._context = keras.tree.map_structure(_guarded, context) if guard else context
 
     def __call__(self, z):
@@ -39,6 +41,10 @@ class GuardedCell:
         """What gradients flow to besides z: values of the weights, and tensors of the context."""
         values = [value for _, value in self._weights or ()]
         return [*values, *filter(_floating, keras.tree.flatten(self._context))]
+
+
+def _read(part):
+    return read(part) if is_variable(part) else part
 
 
 def _floating(tensor):

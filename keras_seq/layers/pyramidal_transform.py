@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_seq._arguments import check_choice, check_integer
+from keras_seq._backend import read
 from keras_seq._dtypes import largest
 from keras_seq._export import export
 from keras_seq.layers.causal_layer import CheckedLayer
@@ -252,7 +253,7 @@ def _shifted(x, places: int, outside: float):
             return _beside(x[..., :places], -places, 0, outside)
         return _beside(x[..., places:], 0, places, outside)
 
-    return shift(x)
+    return shift(read(x))
 
 
 def _beside(x, before: int, after: int, value: float):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_seq._backend import tf, traced_for_xla, wants_portable_operations
+from keras_seq._backend import read, tf, traced_for_xla, wants_portable_operations
 
 
 def halves(x):
@@ -26,4 +26,4 @@ def halves(x):
 
         return (tf.math.real(pairs), tf.math.imag(pairs)), grad
 
-    return split(x)
+    return split(read(x))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 
 import keras_seq
-from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
+from keras_seq.layers import DeepEquilibrium, DEQTrellisCell, EquilibriumCell
 from keras_seq.solvers import Broyden, Status
 
 TIGHT = {"tolerance": 1e-10, "max_steps": 100, "dtype": "float64"}
@@ -418,3 +418,36 @@ def test_the_old_format_is_refused_by_models_before_anything_is_written(tmp_path
     for saved in (model, outer):
         with pytest.raises(ValueError, match="`filepath` must end in .keras"):
             keras.saving.save_model(saved, tmp_path / "model.h5")
+
+
+class WeightCell(EquilibriumCell):
+    """A cell whose context holds a weight, read or as it is."""
+
+    def __init__(self, read: bool):
+        super().__init__()
+        self.read = read
+
+    def build(self, z_shape, x_shape):
+        near = keras.initializers.RandomNormal(stddev=0.1, seed=1)
+        self.kernel = self.add_weight(shape=(3, 3), initializer=near)
+
+    def prepare(self, x, training=None, initial_state=None, masks=None):
+        kernel = ops.convert_to_tensor(self.kernel) if self.read else self.kernel
+        return {"kernel": kernel, "x": x}
+
+    def iterate(self, z, context):
+        return ops.tanh(ops.matmul(z, context["kernel"]) + context["x"])
+
+
+@pytest.mark.parametrize("gradient", ["implicit", "phantom", "one_step", "unrolled"])
+def test_a_variable_in_the_context(gradient):
+    """Eagerly, too, it is read first, as written gradients need it."""
+    x, found = np.ones((2, 3, 3), "float32"), []
+    for read in (False, True):
+        cell = WeightCell(read)
+        layer = DeepEquilibrium(cell, gradient=gradient)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        found.append(tape.gradient(loss, cell.kernel.value))
+    assert np.abs(found[0]).max() > 0.1
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
