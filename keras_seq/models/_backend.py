@@ -4,7 +4,7 @@ import contextlib
 
 import keras
 
-from keras_seq._backend import tf
+from keras_seq._backend import tf, wants_portable_operations
 
 
 def after_all(tensors):
@@ -30,3 +30,15 @@ def refuses_labels() -> bool:
     score.
     """
     return tf is not None
+
+
+def require(condition, message: str, value):
+    """The value, once every element of a condition is true; else an error with the message.
+
+    XLA, and backends other than TensorFlow, compute on: they have no such errors in graphs.
+    """
+    if tf is None or wants_portable_operations():
+        return value
+    check = tf.debugging.Assert(tf.reduce_all(condition), [f"{message} Received:", value])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.identity(value)

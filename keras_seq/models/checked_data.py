@@ -6,6 +6,7 @@ import keras
 
 from keras_seq.models import sample_weights, targets
 from keras_seq.models.progress_bar import with_progress_bar
+from keras_seq.models.valid_steps import Given, mask_in_arrays, with_arrays
 
 
 class CheckedData:
@@ -18,6 +19,7 @@ class CheckedData:
 
     ignore_class: int | None = None
     vocabulary_size: int | None = None
+    mask_zero: bool = False
     _class_weights: tuple[float, ...] | None = None
 
     @property
@@ -31,15 +33,23 @@ class CheckedData:
         return self.vocabulary_size
 
     def check_arrays(self, x, y=None, sample_weight=None) -> None:
-        """Refuses ids and labels in arrays that do not exist.
+        """Refuses ids and labels in arrays that do not exist, and wrong masks and lengths.
 
         Raises:
-            ValueError: if there are such ids, or such labels with a weight.
+            ValueError: if there are such ids at steps that are not masked, or such labels with a
+                weight.
         """
+        given = self.parts_of(x)
+        mask = mask_in_arrays(given, self.mask_zero)
         if self.id_count is not None and sample_weight is None:
-            targets.check_labels("x", x, self.id_count)
+            targets.check_labels("x", given.x, self.id_count, mask)
         if self.label_count is not None:
-            targets.check_labels("y", y, self.label_count, sample_weight, self.ignore_class)
+            counted = sample_weights.in_arrays(sample_weight, mask, y)
+            targets.check_labels("y", y, self.label_count, counted, self.ignore_class)
+
+    def parts_of(self, inputs) -> Given:
+        """The inputs, with the lengths or the mask that came with them."""
+        return Given(inputs)
 
     def fit(
         self,
@@ -52,8 +62,10 @@ class CheckedData:
         **kwargs,
     ):
         self._weigh_classes(class_weight)
+        x = with_arrays(x)
         self.check_arrays(x, y, sample_weight)
         if isinstance(validation_data, tuple | list):
+            validation_data = (with_arrays(validation_data[0]), *validation_data[1:])
             self.check_arrays(*validation_data)
         kwargs["callbacks"] = with_progress_bar(kwargs.get("callbacks"), kwargs.get("verbose"))
         model: Any = super()
@@ -62,28 +74,38 @@ class CheckedData:
         )
 
     def evaluate(self, x=None, y=None, *, sample_weight=None, **kwargs):
+        x = with_arrays(x)
         self.check_arrays(x, y, sample_weight)
         kwargs["callbacks"] = with_progress_bar(kwargs.get("callbacks"), kwargs.get("verbose"))
         model: Any = super()
         return model.evaluate(x, y, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, *args, **kwargs):
+        x = with_arrays(x)
         self.check_arrays(x)
         model: Any = super()
         return model.predict(x, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
         self._weigh_classes(class_weight)
+        x = with_arrays(x)
         self.check_arrays(x, y, sample_weight)
         model: Any = super()
         return model.train_on_batch(x, y, sample_weight=sample_weight, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        x = with_arrays(x)
         self.check_arrays(x, y, sample_weight)
         model: Any = super()
         return model.test_on_batch(x, y, sample_weight=sample_weight, **kwargs)
 
-    def scored(self, y, sample_weight, dtype: str, training=None):
+    def predict_on_batch(self, x, **kwargs):
+        x = with_arrays(x)
+        self.check_arrays(x)
+        model: Any = super()
+        return model.predict_on_batch(x, **kwargs)
+
+    def scored(self, y, sample_weight, dtype: str, training=None, mask=None):
         """Targets and the weights of their losses.
 
         Args:
@@ -91,6 +113,7 @@ class CheckedData:
             sample_weight: see `sample_weights.aligned`.
             dtype: the type of the weights.
             training: whether classes are weighed.
+            mask: the elements of the loss that count, as its shape; `None` for all.
 
         Returns:
             The targets, with zeros in place of those that do not count; and the weights, `None` if
@@ -98,7 +121,7 @@ class CheckedData:
         """
         labels = self.label_count is not None
         weights = sample_weights.aligned(sample_weight, y if labels else y[..., 0], dtype)
-        factors = []
+        factors = [] if mask is None else [keras.ops.cast(mask, dtype)]
         if self.ignore_class is not None:
             factors.append(keras.ops.cast(y != self.ignore_class, dtype))
         if training and self._class_weights is not None:

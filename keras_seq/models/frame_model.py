@@ -23,8 +23,9 @@ class FrameModel(SequenceReader):
         Σₖ softplus(aₖ) - yₖ aₖ
 
     computed from the logits. `fit` takes (x, y) or (x, y, weights), with y the frames that follow
-    and weights of shape (b, t) that are zero on padding at the end: a causal core gives the
-    frames before it the same outputs with and without it.
+    and weights of shape (b, t), such as zeros on padding at the end: a causal core gives the
+    frames before it the same outputs with and without it. A mask or lengths with x leave padding
+    out wherever it stands.
 
     The metric `nll_per_frame` is the sum over the notes, averaged over the frames that count.
 
@@ -39,10 +40,12 @@ class FrameModel(SequenceReader):
         **kwargs: of `keras.Model`.
 
     Call arguments:
-        inputs: (b, t, notes) frames.
+        inputs: (b, t, notes) frames; or a dictionary of them as `"inputs"` with `"lengths"` (b,) or
+            `"mask"` (b, t).
         initial_state: a state from `get_initial_state` or an earlier call.
         return_state: also return the final state.
         training: whether dropout is on.
+        mask: (b, t), true at valid frames; `None` for that of Keras that they carry, or none.
 
     Output shape:
         (b, t, notes) logits in float32; with `return_state`, a pair with the state.
@@ -60,6 +63,8 @@ class FrameModel(SequenceReader):
     >>> sorted(history.history)
     ['loss', 'nll_per_frame']
     """
+
+    reads_both_ways = False
 
     def __init__(
         self,
@@ -119,5 +124,6 @@ class FrameModel(SequenceReader):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         unknown = ("vocabulary_size", "embedding_dim", "return_sequences", "auxiliary_weight")
+        unknown = (*unknown, "pooling", "mask_zero")
         kept = {name: value for name, value in config.items() if name not in unknown}
         return {"notes": self.notes, "sum_over_time": self.sum_over_time, **kept}

@@ -3,16 +3,19 @@
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_seq import _replicas
 from keras_seq import metrics as seq_metrics
 from keras_seq._export import export
 from keras_seq.layers import EmbeddingDropout, SoftmaxHead, TiedSoftmax, VariationalDropout
-from keras_seq.layers.plain_layer import causal
 from keras_seq.losses import activation_regularization, temporal_activation_regularization
 from keras_seq.models import _backend
+from keras_seq.models.cores import check_core, core_of
+from keras_seq.models.padded_rows import PaddedRows, inputs_shape
 from keras_seq.models.sample_weights import for_each_step, without_unread
-from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss, check_core
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 from keras_seq.models.targets import (
     as_array,
     check_ignored,
@@ -22,6 +25,7 @@ from keras_seq.models.targets import (
     shape_in_words,
     with_shape,
 )
+from keras_seq.models.valid_steps import mask_in_arrays
 
 
 class Features(NamedTuple):
@@ -41,7 +45,7 @@ class Features(NamedTuple):
 
 
 @export("keras_seq.models.LanguageModel")
-class LanguageModel(SequenceModel):
+class LanguageModel(PaddedRows, SequenceModel):
     """Predicts each next token: embedding → causal core → head.
 
     The model owns its loss: `fit` takes pairs (ids, targets) and minimises
@@ -79,15 +83,19 @@ class LanguageModel(SequenceModel):
         history: leading outputs of a window that carry no loss.
         carry_state: carry the state from batch to batch in `fit` and `evaluate`.
         ignore_class: a target that does not count, such as -1 or the id of padding, or `None`.
+        mask_zero: whether the id 0 in the inputs is padding, as with `keras.layers.Embedding`.
+            Targets do not follow it: name the id as `ignore_class` if it is none that counts.
         seed: seed of the dropout masks and of the embedding.
         **kwargs: of `keras.Model`.
 
     Call arguments:
-        ids: (b, t) token ids.
+        ids: (b, t) token ids; or a dictionary of them as `"ids"` or `"inputs"` with `"lengths"`
+            (b,) or `"mask"` (b, t).
         initial_state: a state from `get_initial_state` or an earlier call.
         return_state: also return the final state.
         training: whether dropout is on.
         masks: dropout masks from `get_masks` to use instead of fresh ones.
+        mask: (b, t), true at valid steps; `None` for that of Keras that the ids carry, or none.
 
     Output shape:
         (b, t, v) log-probabilities of the next token in float32; with `return_state`, a pair with
@@ -106,6 +114,7 @@ class LanguageModel(SequenceModel):
     """
 
     vocabulary_size: int
+    inputs_are_ids = True
 
     def __init__(
         self,
@@ -124,6 +133,7 @@ class LanguageModel(SequenceModel):
         carry_state: bool = False,
         ignore_class: int | None = None,
         seed: int | None = None,
+        mask_zero: bool = False,
         **kwargs,
     ):
         super().__init__(carry_state=carry_state, **kwargs)
@@ -135,7 +145,8 @@ class LanguageModel(SequenceModel):
             )
         if history < 0:
             raise ValueError(f"`history` must not be negative. Received: history={history}.")
-        check_core(core, auxiliary_weight)
+        check_core(core, auxiliary_weight, type(self).__name__)
+        self.mask_zero = bool(mask_zero)
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
         self.auxiliary_weight = auxiliary_weight
@@ -176,6 +187,7 @@ class LanguageModel(SequenceModel):
     def build(self, input_shape=(None, None)):
         if self.built:
             return
+        input_shape = inputs_shape(input_shape)
         if not self.embedding.built:
             self.embedding.build(input_shape)
         if not self.core.built:
@@ -202,9 +214,11 @@ class LanguageModel(SequenceModel):
 
     # Inference
 
-    def call(self, ids, initial_state=None, return_state=False, training=None, masks=None):
+    def call(
+        self, ids, initial_state=None, return_state=False, training=None, masks=None, mask=None
+    ):
         masks = self._masks(ids, training, masks)
-        features = self.features(ids, initial_state, return_state, training, masks=masks)
+        features = self.features(ids, initial_state, return_state, training, masks=masks, mask=mask)
         outputs = self.head(
             features.outputs, tables=self.tables, training=training, masks=masks.get("head", {})
         )
@@ -227,23 +241,22 @@ class LanguageModel(SequenceModel):
         training: bool | None = None,
         return_auxiliary: bool = False,
         masks: dict[str, Any] | None = None,
+        mask: Any = None,
     ) -> Features:
         """Everything before the head.
 
         Args:
-            ids: (b, t) token ids.
+            ids: (b, t) token ids, or the dictionary that a call takes.
             initial_state: a state, or `None` for zero.
             return_state: whether to return the final state.
             training: whether dropout is on.
             return_auxiliary: whether to return the core's auxiliary outputs.
             masks: dropout masks of `get_masks`; drawn if `None` in training.
+            mask: (b, t), true at valid steps; `None` where all are. At masked steps the features
+                are those of the last valid step, and zeros before the first.
         """
-        if len(ids.shape) != 2:
-            raise ValueError(
-                "`ids` must be token ids of shape (b, t). Received: ids of shape "
-                f"{shape_in_words(tuple(ids.shape))}."
-            )
         masks = self._masks(ids, training, masks)
+        ids, steps = self.rows_of(ids, mask)
         ids = existing_ids(ids, self.vocabulary_size)
         x = self.embedding(ids)
         # Dropout is in the masks alone, whatever the call around this one is for.
@@ -252,7 +265,9 @@ class LanguageModel(SequenceModel):
         options: dict[str, Any] = {}
         if return_auxiliary:
             options["return_auxiliary"] = True
-        result = causal(self.core)(
+        if steps is not None:
+            options["mask"] = steps.mask
+        result = core_of(self.core)(
             x,
             initial_state=initial_state,
             return_state=return_state,
@@ -264,10 +279,21 @@ class LanguageModel(SequenceModel):
         raw = result.pop(0)
         auxiliary = result.pop(0) if return_auxiliary else None
         state = result.pop(0) if return_state else None
+        if steps is not None:
+            raw = steps.place(raw)
+        if steps is not None and auxiliary is not None:
+            auxiliary = ops.moveaxis(steps.place(ops.moveaxis(auxiliary, 2, 1)), 1, 2)
         outputs = self.output_dropout(raw, training=False, dropout_mask=masks.get("output"))
         if auxiliary is not None and masks.get("auxiliary") is not None:
             auxiliary = auxiliary * ops.cast(masks["auxiliary"], auxiliary.dtype)
         return Features(outputs, raw, auxiliary, state)
+
+    def check_inputs(self, ids) -> None:
+        if len(ids.shape) != 2:
+            raise ValueError(
+                "`ids` must be token ids of shape (b, t). Received: ids of shape "
+                f"{shape_in_words(tuple(ids.shape))}."
+            )
 
     def get_masks(self, batch_size) -> dict[str, Any]:
         """Draws the dropout masks of one training call.
@@ -282,7 +308,7 @@ class LanguageModel(SequenceModel):
             masks["embedding"] = self.embedding_dropout.get_mask()
         if self.input_dropout.rate:
             masks["input"] = self.input_dropout.get_mask(batch_size, self.embedding_dim)
-        core = causal(self.core)
+        core = core_of(self.core)
         masks["core"] = core.get_masks(batch_size)
         levels = len(core.auxiliary_levels)
         if self.output_dropout.rate:
@@ -302,37 +328,50 @@ class LanguageModel(SequenceModel):
     def _masks(self, ids, training, masks) -> dict[str, Any]:
         if masks is not None:
             return masks
-        return self.get_masks(ops.shape(ids)[0]) if training else {}
+        return self.get_masks(ops.shape(self.parts_of(ids).x)[0]) if training else {}
 
     # Training
 
-    def token_losses(self, ids, targets, initial_state=None, training=None, masks=None):
+    def token_losses(self, ids, targets, initial_state=None, training=None, masks=None, mask=None):
         """Negative log-likelihood of each target, in nats.
 
         Args:
-            ids: (b, t) token ids.
+            ids: (b, t) token ids, or the dictionary that a call takes.
             targets: (b, t) the tokens that follow.
             initial_state: a state, or `None` for zero.
             training: whether dropout is on.
             masks: dropout masks of `get_masks`.
+            mask: (b, t), true at valid steps; `None` where all are.
 
         Returns:
-            (b, t) in float32.
+            (b, t) in float32; zero at masked steps.
         """
         self.build()
         masks = self._masks(ids, training, masks)
-        features = self.features(ids, initial_state, training=training, masks=masks)
-        return self._head_nll(features.outputs, targets, training, masks.get("head", {}))
+        features = self.features(ids, initial_state, training=training, masks=masks, mask=mask)
+        valid = self.compute_mask(ids, mask)
+        if valid is not None:
+            targets = ops.where(valid, targets, ops.zeros_like(targets))
+        losses = self._head_nll(features.outputs, targets, training, masks.get("head", {}))
+        return losses if valid is None else ops.where(valid, losses, ops.zeros_like(losses))
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
         with _backend.outside_graphs():
             self.build()
         masks = self._masks(x, training, None)
         supervised = bool(training and self.auxiliary_weight)
+        x, steps = self.rows_of(x)
         y = self._targets_of(x, y)
         # Weights of each token say which tokens count; those of each window do not.
         start = 0 if for_each_step(sample_weight, y) else self.history_steps
-        targets, weights = self.scored(y[:, start:], sample_weight, self.head.loss_dtype, training)
+        mask, counted = None, None
+        if steps is not None:
+            mask, counted, y = steps.mask, steps.mask[:, start:], steps.pack(y)
+        if steps is not None and for_each_step(sample_weight, y):
+            sample_weight = steps.pack(sample_weight)
+        targets, weights = self.scored(
+            y[:, start:], sample_weight, self.head.loss_dtype, training, counted
+        )
         if start == 0 and not self.carry_state:
             x = without_unread(x, weights)
         features = self.features(
@@ -342,6 +381,7 @@ class LanguageModel(SequenceModel):
             training=training,
             return_auxiliary=supervised,
             masks=masks,
+            mask=mask,
         )
         outputs, raw = features.outputs[:, start:], features.raw[:, start:]
         nll = self._head_nll(outputs, targets, training, masks.get("head", {}))
@@ -357,16 +397,26 @@ class LanguageModel(SequenceModel):
                 nll,
             )
         if training:
-            counts = None if weights is None else weights != 0
-            penalty = activation_regularization(
-                outputs, self.activation_regularization, counts
-            ) + temporal_activation_regularization(
-                raw, self.temporal_activation_regularization, counts
-            )
+            penalty = self._penalty(outputs, raw, None if weights is None else weights != 0)
         predictions = None
         if self.wants_predictions:
             predictions = self.head(outputs, tables=self.tables)
         return LossTerms(objective, weights, penalty, nll, predictions, targets, features.state)
+
+    def _penalty(self, outputs, raw, counts):
+        """The regularisers of activations; on replicas, each with the number of its steps."""
+        alpha, beta = self.activation_regularization, self.temporal_activation_regularization
+        means = (
+            activation_regularization(outputs, alpha, counts),
+            temporal_activation_regularization(raw, beta, counts),
+        )
+        if counts is None or _replicas.replica_count() == 1:
+            return means[0] + means[1]
+        pairs = ops.logical_and(counts[:, 1:], counts[:, :-1])
+        return tuple(
+            (mean, ops.sum(ops.cast(counted, mean.dtype)))
+            for mean, counted in zip(means, (counts, pairs), strict=True)
+        )
 
     def _head_nll(self, hidden, targets, training, masks):
         nll = self.head.nll(hidden, targets, tables=self.tables, training=training, masks=masks)
@@ -394,7 +444,11 @@ class LanguageModel(SequenceModel):
     def check_arrays(self, x, y=None, sample_weight=None) -> None:
         labels = as_array(y)
         if labels is not None and labels.ndim == 2 and not for_each_step(sample_weight, labels):
-            y = labels[:, self.history_steps :]
+            mask = mask_in_arrays(self.parts_of(x), self.mask_zero)
+            if mask is None:
+                y = labels[:, self.history_steps :]
+            elif mask.shape == labels.shape:
+                y = np.where(np.cumsum(mask, axis=1) > self.history_steps, labels, 0)
         super().check_arrays(x, y, sample_weight)
 
     def update_metrics(self, terms: LossTerms) -> None:
@@ -433,6 +487,7 @@ class LanguageModel(SequenceModel):
             "carry_state": self.carry_state,
             **self.frozen_config(),
             "ignore_class": self.ignore_class,
+            "mask_zero": self.mask_zero,
             **self.quantized_config(),
             "seed": self.seed,
             "name": self.name,

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 from keras import ops
 
-from keras_seq.models.targets import is_label, shape_in_words
+from keras_seq.models.targets import as_array, is_label, shape_in_words
 
 
 def for_each_step(sample_weight, targets) -> bool:
@@ -50,6 +51,26 @@ def aligned(sample_weight, like, dtype: str):
     return ops.broadcast_to(weights, ops.shape(like))
 
 
+def in_arrays(sample_weight, mask: np.ndarray | None, y) -> Any:
+    """Which elements of targets in arrays count, from their weights and the mask of the inputs.
+
+    Args:
+        sample_weight: see `aligned`.
+        mask: (b, t), or `None` for the weights as they are.
+        y: the targets.
+    """
+    labels, weights = as_array(y), as_array(sample_weight)
+    if mask is None or labels is None or (sample_weight is not None and weights is None):
+        return sample_weight
+    counts = mask if labels.shape[:2] == mask.shape else mask.any(axis=1)
+    if weights is None or weights.ndim not in (1, 2):
+        return counts
+    rows = weights.reshape(len(weights), -1)
+    if len(rows) != len(counts) or rows.shape[1] not in (1, *counts.shape[1:]):
+        return counts  # weights of a wrong shape are refused where they meet the loss
+    return (rows != 0) & counts if counts.ndim == 2 else (rows[:, 0] != 0) & counts
+
+
 def blank(values, weights):
     """The values (b, ...) with zeros where the weight is zero, whatever was there.
 
@@ -60,20 +81,23 @@ def blank(values, weights):
     return ops.where(_over(weights, values) == 0, ops.zeros_like(values), values)
 
 
-def without_unread(x, weights):
+def without_unread(x, weights, causal: bool = True):
     """The inputs with zeros at steps that no element of a weight other than zero depends on.
 
-    The models are causal: an input reaches its own step and later ones. What zeros hide would
-    otherwise come back in the gradient, where zero times NaN is NaN.
+    In a causal model an input reaches its own step and later ones; in another one, all of its row.
+    What zeros hide would otherwise come back in the gradient, where zero times NaN is NaN.
 
     Args:
         x: (b, t, ...).
         weights: (b,) or (b, t), or `None`.
+        causal: whether the model is causal.
     """
     if weights is None:
         return x
     if len(weights.shape) == 1:
         return blank(x, weights)
+    if not causal:
+        return blank(x, ops.max(ops.abs(weights), axis=1))
     places = ops.arange(ops.shape(weights)[1])
     last = ops.max(ops.where(weights == 0, -1, places), axis=1, keepdims=True)
     return blank(x, ops.cast(places <= last, weights.dtype))

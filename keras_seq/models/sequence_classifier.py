@@ -9,11 +9,13 @@ from keras import ops
 from keras_seq._dtypes import float32_at_least
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
-from keras_seq.layers.plain_layer import causal
 from keras_seq.models import _backend
+from keras_seq.models.cores import check_core, check_streams, core_of, is_causal
 from keras_seq.models.monitoring import lower_is_better
-from keras_seq.models.sample_weights import blank, without_unread
-from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss, check_core
+from keras_seq.models.padded_rows import PaddedRows, inputs_shape
+from keras_seq.models.pooling import Pooling, check_pooling, last_step, over_levels
+from keras_seq.models.sample_weights import blank, for_each_step, without_unread
+from keras_seq.models.sequence_model import LossTerms, SequenceModel, auxiliary_loss
 from keras_seq.models.targets import (
     check_ignored,
     check_targets,
@@ -23,18 +25,23 @@ from keras_seq.models.targets import (
     shape_in_words,
     with_shape,
 )
+from keras_seq.models.valid_steps import ValidSteps
 
 
-class SequenceReader(SequenceModel):
+class SequenceReader(PaddedRows, SequenceModel):
     """Abstract base of `SequenceClassifier` and `SequenceRegressor`: (embedding →) core → dense.
 
     Args:
-        core: a causal layer (b, t, d) → (b, t, o).
+        core: a causal layer (b, t, d) → (b, t, o), or one that reads both ways, such as
+            `keras.layers.Bidirectional` of one.
         outputs: width of the dense layer.
         vocabulary_size: for integer inputs (b, t), the number of their values; `None` for float
             inputs (b, t, d).
         embedding_dim: width of the embedding of integer inputs.
-        return_sequences: predict at every step instead of at the last one.
+        return_sequences: predict at every step instead of once a sequence.
+        pooling: what a sequence is read from: `"last"`, the output at its last valid step; or the
+            `"mean"`, the `"max"` or the learned `"attention"` of all valid steps, see `Pooling`.
+        mask_zero: whether the id 0 is padding, as with `keras.layers.Embedding`.
         input_dropout: rate of variational dropout before the core.
         output_dropout: rate of variational dropout between core and dense layer.
         auxiliary_weight: λ, weight of the loss of the core's auxiliary outputs.
@@ -43,6 +50,7 @@ class SequenceReader(SequenceModel):
     """
 
     given_parts = ("core",)
+    reads_both_ways = True
 
     def __init__(
         self,
@@ -55,6 +63,8 @@ class SequenceReader(SequenceModel):
         output_dropout: float = 0.0,
         auxiliary_weight: float = 0.0,
         seed: int | None = None,
+        pooling: str = "last",
+        mask_zero: bool = False,
         **kwargs,
     ):
         if kwargs.get("carry_state"):
@@ -68,12 +78,23 @@ class SequenceReader(SequenceModel):
                 "`vocabulary_size` and `embedding_dim` must be given together. Received: "
                 f"vocabulary_size={vocabulary_size}, embedding_dim={embedding_dim}."
             )
-        check_core(core, auxiliary_weight)
+        if mask_zero and vocabulary_size is None:
+            raise ValueError(
+                "`mask_zero` needs a model of ids. Received: mask_zero=True without "
+                "`vocabulary_size`. Give the `lengths` or the `mask` with the inputs."
+            )
+        if return_sequences and pooling != "last":
+            raise ValueError(
+                "`pooling` must be left out with `return_sequences=True`: every step has its own "
+                f"prediction. Received: pooling={pooling!r}."
+            )
+        check_core(core, auxiliary_weight, type(self).__name__, self.reads_both_ways)
         self.core = core
         self.outputs_width = outputs
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
         self.return_sequences = return_sequences
+        self.mask_zero = bool(mask_zero)
         self.auxiliary_weight = auxiliary_weight
         self.seed = seed
         policy = self.dtype_policy
@@ -93,10 +114,15 @@ class SequenceReader(SequenceModel):
             name="output_dropout",
         )
         self.dense = keras.layers.Dense(outputs, dtype=policy, name="dense")
+        self.pooling = check_pooling(pooling)
+        self.pool = None
+        if pooling != "last":
+            self.pool = Pooling(pooling, dtype=policy, name="pooling")
 
     def build(self, input_shape=None):
         if self.built:
             return
+        input_shape = inputs_shape(input_shape)
         if self.embedding is not None:
             self.embedding.build((None, None))
             shape = (None, None, self.embedding_dim)
@@ -108,9 +134,10 @@ class SequenceReader(SequenceModel):
         if not self.core.built:
             self.core.build(shape)
         output = self.core.compute_output_shape(shape)
-        output = output[0] if isinstance(output, list) else output
-        self.dense.build(tuple(output))
-        self.finish_build((self.input_dropout, shape), (self.output_dropout, tuple(output)))
+        output = tuple(output[0] if isinstance(output, list) else output)
+        self.dense.build(output)
+        pools = [] if self.pool is None else [(self.pool, output)]
+        self.finish_build((self.input_dropout, shape), (self.output_dropout, output), *pools)
 
     def call(
         self,
@@ -120,14 +147,23 @@ class SequenceReader(SequenceModel):
         training=None,
         return_auxiliary=False,
         masks=None,
+        mask=None,
     ):
-        self._check_inputs(inputs)
-        x = inputs
+        x, steps = self.rows_of(inputs, mask)
+        if not self.streams and (return_state or initial_state is not None):
+            check_streams(self.core)
+            raise ValueError(
+                "`initial_state` and `return_state` need `pooling` 'last': a part of a sequence "
+                "has no other prediction. Received: a model with "
+                f"pooling={self.pooling!r}. Give it whole sequences."
+            )
         if self.embedding is not None:
-            x = self.embedding(existing_ids(inputs, self.embedding.input_dim))
+            x = self.embedding(existing_ids(x, self.embedding.input_dim))
         x = self.input_dropout(x, training=training)
         options: dict[str, Any] = {"return_auxiliary": True} if return_auxiliary else {}
-        result = causal(self.core)(
+        if steps is not None:
+            options["mask"] = steps.mask
+        result = core_of(self.core)(
             x,
             initial_state=initial_state,
             return_state=return_state,
@@ -137,19 +173,38 @@ class SequenceReader(SequenceModel):
         )
         result = list(result) if isinstance(result, tuple | list) else [result]
         hidden = result.pop(0)
-        hidden = hidden if self.return_sequences else hidden[:, -1:]
+        hidden = self._read(hidden, steps)
         outputs = self.predict_from(self.output_dropout(hidden, training=training))
         results = [outputs if self.return_sequences else outputs[:, 0]]
         if return_auxiliary:
             auxiliary = result.pop(0)
-            auxiliary = auxiliary if self.return_sequences else auxiliary[:, :, -1:]
-            auxiliary = self.predict_from(auxiliary)
+            auxiliary = self.predict_from(self._read(auxiliary, steps))
             results.append(auxiliary if self.return_sequences else auxiliary[:, :, 0])
         if return_state:
             results.append(result.pop(0))
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _check_inputs(self, inputs) -> None:
+    def _read(self, hidden, steps: ValidSteps | None):
+        """What predictions are made from: (b, ..., t, o) or, of whole sequences, (b, ..., 1, o)."""
+        if not self.return_sequences:
+            mask = None if steps is None else steps.mask
+            if self.pool is not None:
+                return ops.expand_dims(self.pool(hidden, mask=mask), -2)
+            if mask is None:
+                return hidden[..., -1:, :]
+            return ops.expand_dims(over_levels(last_step, hidden, mask), -2)
+        if steps is None:
+            return hidden
+        if len(hidden.shape) == 3:
+            return steps.place(hidden)
+        return ops.moveaxis(steps.place(ops.moveaxis(hidden, 2, 1)), 1, 2)
+
+    @property
+    def streams(self) -> bool:
+        """Whether a sequence may come in parts, with a state between them."""
+        return is_causal(self.core) and (self.return_sequences or self.pooling == "last")
+
+    def check_inputs(self, inputs) -> None:
         shape = tuple(inputs.shape)
         wanted = "(b, t)" if self.embedding is not None else f"(b, t, {self.features or 'd'})"
         right = len(shape) == (2 if self.embedding is not None else 3)
@@ -176,21 +231,29 @@ class SequenceReader(SequenceModel):
         return keras.InputSpec(dtype="float32", shape=(None, None, self.features))
 
     def loss_terms(self, x, y, sample_weight=None, initial_state=None, training=None) -> LossTerms:
-        self._check_inputs(x)
+        x, steps = self.rows_of(x)
         if not self.built:
             with _backend.outside_graphs():
                 self.build(tuple(x.shape))
-        y = self.checked_targets(y, x)
-        y, weights = self.scored(y, sample_weight, float32_at_least(self.compute_dtype), training)
-        x = without_unread(x, weights)
+        y, mask, options = self.checked_targets(y, x), None, {}
+        if steps is not None:
+            mask, options = steps.lengths > 0, {"mask": steps.mask}
+        if steps is not None and self.return_sequences:
+            y, mask = steps.pack(y), steps.mask
+            if for_each_step(sample_weight, y):
+                sample_weight = steps.pack(sample_weight)
+        dtype = float32_at_least(self.compute_dtype)
+        y, weights = self.scored(y, sample_weight, dtype, training, mask)
+        x = without_unread(x, weights, is_causal(self.core))
         supervised = bool(training and self.auxiliary_weight)
-        masks = causal(self.core).get_masks(ops.shape(x)[0]) if supervised else None
+        masks = core_of(self.core).get_masks(ops.shape(x)[0]) if supervised else None
         result = self(
             x,
             initial_state=initial_state,
             training=training,
             return_auxiliary=supervised,
             masks=masks,
+            **options,
         )
         predictions = result[0] if supervised else result
         losses = self.element_losses(y, predictions)
@@ -237,6 +300,8 @@ class SequenceReader(SequenceModel):
             "vocabulary_size": self.vocabulary_size,
             "embedding_dim": self.embedding_dim,
             "return_sequences": self.return_sequences,
+            "pooling": self.pooling,
+            "mask_zero": self.mask_zero,
             "input_dropout": self.input_dropout.rate,
             "output_dropout": self.output_dropout.rate,
             "auxiliary_weight": self.auxiliary_weight,
@@ -264,17 +329,20 @@ class SequenceClassifier(SequenceReader):
     """Classifies a sequence, or each of its steps: (embedding →) causal core → dense → log-softmax.
 
     The pixel classifier of the TrellisNet paper (section 5.2): the prediction is read from the last
-    step, which has seen the whole sequence.
+    step, which has seen the whole sequence. Other ways of reading are `pooling`.
 
     Args:
-        core: a causal layer (b, t, d) → (b, t, o).
+        core: a causal layer (b, t, d) → (b, t, o), or one that reads both ways, such as
+            `keras.layers.Bidirectional` of one.
         classes: number of classes.
         ignore_class: a label that does not count, such as -1; `None` for none.
         **kwargs: of `SequenceReader`: `vocabulary_size`, `embedding_dim`, `return_sequences`,
-            `input_dropout`, `output_dropout`, `auxiliary_weight`, `seed`.
+            `pooling`, `mask_zero`, `input_dropout`, `output_dropout`, `auxiliary_weight`, `seed`.
 
     Call arguments:
-        inputs: (b, t, d) floats, or (b, t) ids with `vocabulary_size`.
+        inputs: (b, t, d) floats, or (b, t) ids with `vocabulary_size`; or a dictionary of them as
+            `"inputs"` with `"lengths"` (b,) or `"mask"` (b, t).
+        mask: (b, t), true at valid steps; `None` for that of Keras that the inputs carry, or none.
 
     Output shape:
         (b, classes) log-probabilities in float32, or (b, t, classes) with `return_sequences`.
@@ -338,12 +406,15 @@ class SequenceRegressor(SequenceReader):
     weights. The metric `mse` is the squared error whatever the loss.
 
     Args:
-        core: a causal layer (b, t, d) → (b, t, o).
+        core: a causal layer (b, t, d) → (b, t, o), or one that reads both ways, such as
+            `keras.layers.Bidirectional` of one.
         outputs: number of values.
         **kwargs: of `SequenceReader`.
 
     Call arguments:
-        inputs: (b, t, d) floats, or (b, t) ids with `vocabulary_size`.
+        inputs: (b, t, d) floats, or (b, t) ids with `vocabulary_size`; or a dictionary of them as
+            `"inputs"` with `"lengths"` (b,) or `"mask"` (b, t).
+        mask: (b, t), true at valid steps; `None` for that of Keras that the inputs carry, or none.
 
     Output shape:
         (b, outputs) values in float32, or (b, t, outputs) with `return_sequences`.

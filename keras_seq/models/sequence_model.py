@@ -12,11 +12,11 @@ from keras_seq import _replicas
 from keras_seq._backend import portable_operations
 from keras_seq._frozen_parts import FrozenParts
 from keras_seq.layers import DeepEquilibrium
-from keras_seq.layers.plain_layer import causal
 from keras_seq.metrics import solver_metrics
 from keras_seq.models import _backend, lanes
 from keras_seq.models.carried_state import CarriedState
 from keras_seq.models.checked_data import CheckedData
+from keras_seq.models.cores import core_of
 from keras_seq.models.monitoring import give_directions
 from keras_seq.models.quantization import Quantizable
 from keras_seq.models.sample_weights import blank
@@ -30,7 +30,8 @@ class LossTerms(NamedTuple):
         objective: (b, ...) the loss of each element; training minimises its weighted mean.
         weights: weights of the same shape, or `None` for ones. Where one is zero, the objective and
             the report may hold anything.
-        penalty: a scalar that is added to the mean (activation regularisers).
+        penalty: a scalar that is added to the mean (activation regularisers); or pairs of a mean
+            and of how many values it is the mean, which may differ from replica to replica.
         report: (b, ...) the values that metrics see, without auxiliary terms.
         predictions: what metrics given to `compile` see; `None` if nothing asks for them.
         targets: what they are compared with.
@@ -53,21 +54,6 @@ class LossTerms(NamedTuple):
         return self.weights if self.report_weights is None else self.report_weights
 
 
-def check_core(core, auxiliary_weight: float) -> None:
-    """Refuses a core that does not keep the contract, or lacks the outputs that a loss asks for.
-
-    Raises:
-        TypeError: if it is no causal layer.
-        ValueError: if it has no auxiliary outputs.
-    """
-    if not causal(core).auxiliary_levels and auxiliary_weight:
-        raise ValueError(
-            "`auxiliary_weight` needs a core with auxiliary outputs. Received: "
-            f"auxiliary_weight={auxiliary_weight} and a {type(core).__name__} without. "
-            "Set the core's `auxiliary_frequency`."
-        )
-
-
 def auxiliary_loss(core, masks, losses_of_levels, like):
     """The losses of a core's auxiliary outputs, summed.
 
@@ -80,7 +66,7 @@ def auxiliary_loss(core, masks, losses_of_levels, like):
 
     def summed():
         levels = losses_of_levels()
-        scales = causal(core).auxiliary_scales
+        scales = core_of(core).auxiliary_scales
         if scales is not None:
             shape = (len(scales), *(1 for _ in levels.shape[2:]))
             levels = levels * ops.reshape(ops.convert_to_tensor(scales, levels.dtype), shape)
@@ -139,12 +125,12 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
             kind: `"exact"` for the state with which chunks equal the full pass; `None` for the
                 core's default.
         """
-        return causal(self.core).get_initial_state(batch_size, kind=kind)
+        return core_of(self.core).get_initial_state(batch_size, kind=kind)
 
     @property
     def receptive_field(self) -> int | None:
         """Input steps that an output depends on, as far as the core states it."""
-        return causal(self.core).receptive_field
+        return core_of(self.core).receptive_field
 
     # What a subclass defines
 
@@ -294,7 +280,9 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         objective = blank(terms.objective, terms.weights)
         loss = ops.sum(objective * weights) / ops.maximum(total_weight, 1e-8)
         replicas = _replicas.replica_count()
-        if terms.penalty is not None:
+        if isinstance(terms.penalty, tuple):
+            loss = loss + _penalties(terms.penalty, loss.dtype)
+        elif terms.penalty is not None:
             # A mean over the rows of this replica, which of a last batch has fewer than others.
             share = rows / ops.maximum(total_rows, 1) if replicas > 1 else 1.0
             loss = loss + ops.cast(terms.penalty, loss.dtype) * share
@@ -432,6 +420,19 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     def carried_state(self) -> CarriedState:
         """The state carried between batches, for checkpoints."""
         return self._carried
+
+
+def _penalties(pairs, dtype):
+    """This replica's share of penalties, each a mean and how many values it is the mean of."""
+    means = [ops.cast(mean, dtype) for mean, _ in pairs]
+    if _replicas.replica_count() > 1:
+        counts = [ops.cast(count, dtype) for _, count in pairs]
+        totals = _replicas.sum_over_replicas(counts)
+        shares = [
+            count / ops.maximum(total, 1) for count, total in zip(counts, totals, strict=True)
+        ]
+        means = [mean * share for mean, share in zip(means, shares, strict=True)]
+    return sum(means)
 
 
 def _old_format(model, received: str = "") -> ValueError:
