@@ -5,8 +5,11 @@ from typing import Any
 
 import keras
 
+from keras_seq._arguments import fan_in_uniform
 from keras_seq.layers import AdaptiveSoftmax
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier, SequenceRegressor
+
+HEADS = ("keras", "torch", "small")
 
 
 def policy_of(dtype: str | None):
@@ -102,6 +105,33 @@ def split_head(
     raise ValueError(f"`head` must be {known} or 'adaptive'. Received: head={head!r}.")
 
 
+def start_head(model, initialization: str) -> None:
+    """Sets how the dense layer of an unbuilt model starts.
+
+    Args:
+        model: a classifier, a regressor or a model of frames.
+        initialization: `"keras"`: Glorot's, and zeros for the bias; `"torch"`: uniform within ± 1 /
+            √fan-in, the bias too; `"small"`: as `"torch"`, with a kernel from N(0, 0.01²).
+
+    Raises:
+        ValueError: for another one.
+    """
+    if initialization not in HEADS:
+        raise ValueError(
+            f"`head_initialization` must be one of {HEADS}. "
+            f"Received: head_initialization={initialization!r}."
+        )
+    if initialization == "keras":
+        return
+    limit = model.core.output_units**-0.5
+    model.dense.bias_initializer = keras.initializers.RandomUniform(-limit, limit)
+    model.dense.kernel_initializer = (
+        fan_in_uniform()
+        if initialization == "torch"
+        else keras.initializers.RandomNormal(stddev=0.01)
+    )
+
+
 def classifier_of(
     core,
     classes: int,
@@ -113,6 +143,7 @@ def classifier_of(
     input_dropout: float = 0.0,
     output_dropout: float = 0.0,
     auxiliary_weight: float = 0.0,
+    head_initialization: str = "keras",
     seed: int | None = None,
     name: str | None = None,
 ) -> SequenceClassifier:
@@ -129,6 +160,8 @@ def classifier_of(
         output_dropout: variational rate after the core.
         auxiliary_weight: weight of the losses of auxiliary outputs, or of an equilibrium's
             `correction_steps`.
+        head_initialization: `"keras"`, `"torch"` or `"small"`, how the dense layer starts: see
+            `start_head`.
         seed: the core's; the model takes another one.
         name: the model's name.
     """
@@ -145,6 +178,7 @@ def classifier_of(
         dtype=core.dtype_policy,
         name=name,
     )
+    start_head(model, head_initialization)
     model.build((None, None) if vocabulary_size else (None, None, features))
     return model
 
@@ -155,12 +189,14 @@ def regressor_of(
     features: int | None = None,
     *,
     vocabulary_size: int | None = None,
+    head_initialization: str = "keras",
     seed: int | None = None,
     **options: Any,
 ) -> SequenceRegressor:
     """A built regressor of `outputs` values; all else is as in `classifier_of`."""
     options |= {"vocabulary_size": vocabulary_size, "seed": after(seed)}
     model = SequenceRegressor(core, outputs, dtype=core.dtype_policy, **options)
+    start_head(model, head_initialization)
     model.build((None, None) if vocabulary_size else (None, None, features))
     return model
 
@@ -171,6 +207,7 @@ def frame_model_of(
     *,
     sum_over_time: bool = False,
     output_dropout: float = 0.0,
+    head_initialization: str = "keras",
     seed: int | None = None,
     name: str | None = None,
 ) -> FrameModel:
@@ -181,6 +218,8 @@ def frame_model_of(
         notes: width of a frame.
         sum_over_time: minimise the sum over the frames of a tune, not their mean.
         output_dropout: variational rate after the core.
+        head_initialization: `"keras"`, `"torch"` or `"small"`, how the dense layer starts: see
+            `start_head`.
         seed: the core's; the model takes another one.
         name: the model's name.
     """
@@ -193,5 +232,6 @@ def frame_model_of(
         dtype=core.dtype_policy,
         name=name,
     )
+    start_head(model, head_initialization)
     model.build((None, None, notes))
     return model

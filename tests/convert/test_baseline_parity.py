@@ -174,7 +174,10 @@ ZOO = [
     ("tcn_nottingham", None, "tcn_nottingham"),
     ("tcn_ptb_char", None, "tcn_ptb_char"),
     ("tcn_ptb_word", None, "tcn_ptb_word"),
+    ("tcn_copy_memory", None, "tcn_copy_memory"),
+    ("tcn_adding", None, "tcn_adding"),
     ("transformer_xl_ptb_word", None, "transformer_xl_ptb_word_16x380"),
+    ("transformer_xl_enwik8", None, "transformer_xl_enwik8_12l"),
     ("awd_lstm_ptb_word", None, "awd_lstm_ptb_word"),
 ]
 

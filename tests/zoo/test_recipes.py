@@ -47,9 +47,10 @@ def test_sizes_of_variants(name):
     assert wrong_sizes(name) == {}
 
 
-@pytest.mark.parametrize("name", ["trellisnet_copy_memory", "trellisnet_adding"])
-def test_synthetic_recipes_fit_their_data(name):
-    recipe = zoo.recipe(name).replace(**{"model.units": 6})
+@pytest.mark.parametrize("family", ["trellisnet", "tcn"])
+@pytest.mark.parametrize("task", ["copy_memory", "adding"])
+def test_synthetic_recipes_fit_their_data(family, task):
+    recipe = zoo.recipe(f"{family}_{task}").replace(**{"model.units": 6})
     data = pipelines.load(
         recipe.data.name,
         batch_size=4,
