@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("adaptive", "deq_j", "deq_s", "deq_tf_la", "deq_tf_lm", "deq_tr", "pru", "rt", "s", "tr")
-GROUPS += ("asgd", "awd", "tcn", "txl")
+GROUPS += ("asgd", "awd", "keras_tcn", "tcn", "txl")
 pytestmark = pytest.mark.slow
 
 

@@ -44,6 +44,20 @@ def block_slots(block: TemporalBlock, prefix: str = ANY_PREFIX) -> list[Slot | U
 @mapping(TCN)
 def tcn_slots(layer: TCN, prefix: str = ANY_PREFIX) -> list[Slot | Unused]:
     """`network.<level>`."""
+    block = layer.blocks[0]
+    others = {
+        "skip_connections": (layer.skip_connections, False),
+        "branch_activation": (block.branch_activation, False),
+        "normalization": (block.normalization, None),
+        "padding": (layer.padding, "causal"),
+    }
+    received = [f"{name}={ours!r}" for name, (ours, theirs) in others.items() if ours != theirs]
+    if received:
+        raise ValueError(
+            "`model` must be a network of the release of Bai et al., which is causal and has no "
+            "skip connections, no activation of the branch, no normalisation but that of weights. "
+            f"Received: {', '.join(received)}. Build it without."
+        )
     return [
         slot
         for level, block in enumerate(layer.blocks)

@@ -168,6 +168,19 @@ def test_attention_that_the_release_does_not_have():
         convert.slots(layer)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [{"skip_connections": True}, {"padding": "same"}, {"branch_activation": True}],
+)
+def test_networks_that_the_release_does_not_have(option):
+    """They have the same weights and would give other outputs."""
+    layer = TCN(6, 2, kernel_size=2, **option)
+    layer.build((None, None, 6))
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=rf"the release of Bai.*Received: {name}={value!r}\."):
+        load_reference(layer, {"network.0.conv1.bias": np.zeros(6)})
+
+
 # The model here, its variant, and the configuration of the original script.
 ZOO = [
     ("tcn_seq_mnist", None, "tcn_seq_mnist"),
