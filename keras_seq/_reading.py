@@ -4,11 +4,14 @@ import contextlib
 import json
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from keras_seq._files import CHECKSUM, checksum
+
 RATIO, SLACK = 100, 1 << 26  # what may be unpacked: so many times the file's own size, and 64 MiB
+UNPACK = "If that is right, unpack it with another program and give the unpacked file."
 
 
 class BrokenFileError(ValueError):
@@ -100,7 +103,10 @@ def read_text(path: str | Path, what: str, remedy: str) -> str:
 
 
 def read_object(path: str | Path, what: str, remedy: str) -> dict[str, Any]:
-    """The object of a JSON file."""
+    """The object of a JSON file, whose values must be those that were written with its checksum.
+
+    A file without a checksum, as earlier versions wrote them, is taken as it is.
+    """
     text = read_text(path, what, remedy)
     try:
         value = json.loads(text)
@@ -115,6 +121,13 @@ def read_object(path: str | Path, what: str, remedy: str) -> dict[str, Any]:
         kind = type(value).__name__
         raise BrokenFileError(
             f"{what} must be a JSON object, not a {kind}.", path=path, remedy=remedy
+        )
+    expected = value.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(value):
+        raise BrokenFileError(
+            "its values have changed since it was written.",
+            path=path,
+            remedy=f"{remedy} Where the change is meant, remove the entry `{CHECKSUM}`.",
         )
     return value
 
@@ -138,3 +151,70 @@ def check_unpacked(archive: zipfile.ZipFile, limit: int | None = None) -> None:
             f"it unpacks to {unpacked:,} bytes where at most {most:,} are expected; nothing was "
             "unpacked"
         )
+
+
+class TooMuchUnpackedError(ValueError):
+    """A packed file holds far more than its own size.
+
+    Args:
+        packed: its own size in bytes.
+    """
+
+    def __init__(self, packed: int):
+        super().__init__(
+            f"it unpacks to more than {most_unpacked(packed):,} bytes, {RATIO} times its own size "
+            f"and {SLACK >> 20} MiB."
+        )
+
+
+def most_unpacked(packed: int) -> int:
+    """The most bytes that a packed file of so many bytes is unpacked to."""
+    return SLACK + RATIO * packed
+
+
+def bounded(blocks: Iterable[bytes], packed: int) -> Iterator[bytes]:
+    """Blocks as they are unpacked.
+
+    Args:
+        blocks: what comes out of a packed file.
+        packed: its own size in bytes.
+
+    Raises:
+        TooMuchUnpackedError: once there is more than `most_unpacked`.
+    """
+    count, most = 0, most_unpacked(packed)
+    for block in blocks:
+        count += len(block)
+        if count > most:
+            raise TooMuchUnpackedError(packed)
+        yield block
+
+
+class BoundedFile:
+    """A file that is unpacked while read, for readers that look for places in it.
+
+    Args:
+        file: the file to read and seek in.
+        packed: its size in bytes before it is unpacked.
+
+    Raises:
+        TooMuchUnpackedError: by all methods beyond `most_unpacked`.
+    """
+
+    def __init__(self, file: Any, packed: int):
+        self._file = file
+        self._packed = packed
+
+    def read(self, size: int) -> bytes:
+        return self._at(self._file.tell() + size) and self._file.read(size)
+
+    def seek(self, place: int) -> int:
+        return self._at(place) and self._file.seek(place)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _at(self, place: int) -> bool:
+        if place > most_unpacked(self._packed):
+            raise TooMuchUnpackedError(self._packed)
+        return True

@@ -5,11 +5,13 @@ All give `(images, labels)`: uint8 `(n, ...)` and uint8 `(n,)`.
 
 import gzip
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from keras_seq._reading import UNPACK, TooMuchUnpackedError, bounded, check_unpacked
 from keras_seq.pipelines.errors import DataError
 
 Images = tuple[np.ndarray, np.ndarray]
@@ -56,6 +58,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 def read_npz(path: Path, image_keys: tuple[str, ...], label_keys: tuple[str, ...]) -> Images:
     """Reads images and labels from an npz file, each under the first key that is there."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive)
         with np.load(path, allow_pickle=False) as arrays:
             found = [
                 next((k for k in keys if k in arrays), None) for keys in (image_keys, label_keys)
@@ -129,8 +133,11 @@ def _read(path: Path) -> bytes:
     try:
         if path.name.endswith(".gz"):
             with gzip.open(path) as file:
-                return file.read()
+                blocks = iter(lambda: file.read(1 << 20), b"")
+                return b"".join(bounded(blocks, path.stat().st_size))
         return path.read_bytes()
+    except TooMuchUnpackedError as error:
+        raise DataError(str(error), path=path, remedy=UNPACK) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"the gzip file is cut short or damaged ({error}).",

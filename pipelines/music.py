@@ -1,5 +1,9 @@
 """`nottingham`, `jsb_chorales`, `muse_data`, `piano_midi`: polyphonic music as piano rolls."""
 
+import os
+import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_seq._reading import TooMuchUnpackedError, bounded
 from keras_seq.pipelines.buckets import Buckets, bucket_bounds
 from keras_seq.pipelines.corpus_files import data_folder
 from keras_seq.pipelines.data import Data
@@ -17,6 +22,10 @@ from keras_seq.pipelines.token_file import as_tensor
 
 NOTES = 88  # column 0 is the key A0
 KEYS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
+_HEADER, _COMPRESSED = (
+    128,
+    15,
+)  # bytes before the elements of a MATLAB file; the type of packed ones
 _FETCH = "Give the published file of Boulanger-Lewandowski et al. (2012)."
 
 
@@ -149,7 +158,10 @@ def read_music(path: Path) -> dict[str, list[np.ndarray]]:
             'pip install "keras-seq[music]"'
         ) from error
     try:
+        _check_packed(path)
         arrays: dict[str, Any] = loadmat(str(path))
+    except TooMuchUnpackedError as error:
+        raise DataError(str(error), path=path, remedy=_FETCH) from None
     except Exception as error:  # scipy, zlib and struct each raise errors of their own
         raise DataError(
             f"not a readable MATLAB file ({error}).", path=path, remedy=_FETCH
@@ -161,6 +173,27 @@ def read_music(path: Path) -> dict[str, list[np.ndarray]]:
         name: [_check_tune(tune, path, f"{key} {i}") for i, tune in enumerate(arrays[key].ravel())]
         for name, key in KEYS.items()
     }
+
+
+def _check_packed(path: Path) -> None:
+    """Refuses a MATLAB file whose packed elements hold far more than its own size."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(_HEADER)[-2:])
+        while order and len(tag := file.read(8)) == 8:
+            kind, count = struct.unpack(f"{order}II", tag)
+            if kind != _COMPRESSED:
+                file.seek(count, os.SEEK_CUR)
+                continue
+            packed, unpacker = file.read(count), zlib.decompressobj()
+
+            def blocks(packed=packed, unpacker=unpacker) -> Iterator[bytes]:
+                while packed and (block := unpacker.decompress(packed, 1 << 20)):
+                    packed = unpacker.unconsumed_tail
+                    yield block
+
+            for _ in bounded(blocks(), size):
+                pass
 
 
 def _check_tune(tune: Any, path: Path, place: str) -> np.ndarray:

@@ -4,14 +4,22 @@ import codecs
 import gzip
 import hashlib
 import itertools
+import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from keras_seq._reading import BrokenFileError, regular
+from keras_seq._reading import (
+    UNPACK,
+    BoundedFile,
+    BrokenFileError,
+    TooMuchUnpackedError,
+    bounded,
+    regular,
+)
 from keras_seq.pipelines.errors import DataError, MissingDataError
 
 CHUNK = 1 << 20
@@ -69,7 +77,8 @@ class TextSource:
         """Blocks of the text, cut anywhere, without a byte order mark.
 
         Raises:
-            DataError: for a file that is missing, packed in another format, cut short or not text.
+            DataError: for a file that is missing, packed in another format, cut short, not text, or
+            packed and much larger than such a file.
         """
         position, empty = 0, True
         for block in self._blocks():
@@ -117,6 +126,8 @@ class TextSource:
                 for block in self._unpacked(raw):
                     position += len(block)
                     yield block
+            except TooMuchUnpackedError as error:
+                raise DataError(str(error), path=self.label, remedy=UNPACK) from error
             except _DAMAGED as error:
                 raise DataError(
                     f"the packed file is cut short or damaged ({error}).",
@@ -126,22 +137,26 @@ class TextSource:
                 ) from error
 
     def _unpacked(self, raw: BinaryIO) -> Iterator[bytes]:
-        if self.member is not None and _is_tar(self.path):
-            with tarfile.open(fileobj=raw) as archive:
-                file = archive.extractfile(self.member)
-                while file is not None and (block := file.read(CHUNK)):
-                    yield block
-        elif self.member is not None:
-            with zipfile.ZipFile(raw) as archive, archive.open(self.member) as file:
-                while block := file.read(CHUNK):
-                    yield block
-        elif str(self.path).endswith(".gz"):
+        if self.member is None and not str(self.path).endswith(".gz"):
+            while block := raw.read(CHUNK):
+                yield block
+            return
+        yield from bounded(self._from_archive(raw), _size(raw))
+
+    def _from_archive(self, raw: BinaryIO) -> Iterator[bytes]:
+        if self.member is None:
             with gzip.GzipFile(fileobj=raw) as file:
                 while block := file.read1(CHUNK):
                     yield block
+        elif _is_tar(self.path):
+            with _open_tar(raw) as archive:
+                file = archive.extractfile(self.member)
+                while file is not None and (block := file.read(CHUNK)):
+                    yield block
         else:
-            while block := raw.read(CHUNK):
-                yield block
+            with zipfile.ZipFile(raw) as archive, archive.open(self.member) as file:
+                while block := file.read(CHUNK):
+                    yield block
 
     def _check(self, block: bytes, position: int) -> None:
         if position == 0:
@@ -276,14 +291,31 @@ def _is_tar(path: Path | None) -> bool:
     return path is not None and path.name.endswith((".tgz", ".tar.gz", ".tar"))
 
 
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _open_tar(raw: BinaryIO) -> tarfile.TarFile:
+    """A tar file, of which no more is unpacked than such a file holds."""
+    magic = raw.read(2)
+    raw.seek(0)
+    if _MAGIC.get(magic) != "gzip":
+        return tarfile.open(fileobj=raw)
+    file: Any = BoundedFile(gzip.GzipFile(fileobj=raw), _size(raw))
+    return tarfile.open(fileobj=file, mode="r:")
+
+
 def _members(path: Path) -> list[str]:
     """Files inside a zip or tar file."""
     try:
-        if _is_tar(path):
-            with tarfile.open(path) as archive:
-                return archive.getnames()
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+        with path.open("rb") as raw:
+            if _is_tar(path):
+                with _open_tar(raw) as archive:
+                    return archive.getnames()
+            with zipfile.ZipFile(raw) as archive:
+                return archive.namelist()
+    except TooMuchUnpackedError as error:
+        raise DataError(str(error), path=path, remedy=UNPACK) from error
     except _DAMAGED as error:
         raise DataError(
             f"the packed file is cut short or damaged ({error}).",

@@ -10,6 +10,7 @@ from keras_seq import _files
 LOWEST_PITCH = 21  # MIDI pitch of the first column, the key A0
 KEYS = 88
 TICKS = 480  # in a quarter note
+MOST_FRAMES = 1_000_000  # of a tune that is read: a few bytes may say any length
 DRUMS = 9  # the channel of percussion, whose notes are no pitches
 _FEWEST = 'Install what reads and writes MIDI files: pip install "keras-seq[music]"'
 
@@ -127,7 +128,13 @@ def read_midi(path: str | Path, frame_beats: float = 0.5) -> np.ndarray:
     ]
     if not spans:
         raise ValueError(f"{path} has no note of the {KEYS} keys of a piano.")
-    roll = np.zeros((max(round(end / frame), *(stop for *_, stop in spans)), KEYS), np.uint8)
+    frames = max(round(end / frame), *(stop for *_, stop in spans))
+    if frames > MOST_FRAMES:
+        raise ValueError(
+            f"{path} must be a tune of at most {MOST_FRAMES:,} frames. Received: {frames:,}, of "
+            f"frame_beats={frame_beats}. Make the frames longer, or cut the tune."
+        )
+    roll = np.zeros((frames, KEYS), np.uint8)
     for note, begin, stop in spans:
         roll[begin:stop, note] = 1
     return roll

@@ -1,6 +1,7 @@
 """Checkpoints: all that a run needs to continue as if it had never stopped, in one file."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_seq import _files, _replicas
-from keras_seq._reading import reading, regular
+from keras_seq._reading import SLACK, check_unpacked, reading, regular
 from keras_seq.models import SequenceModel
 from keras_seq.training.state import Progress
 
@@ -113,7 +114,9 @@ class Checkpoint:
             return None
         remedy = "Restore it from a copy, or remove the folder `backup` to start the run afresh."
         with reading(path, "a checkpoint of this version", remedy):
-            with np.load(regular(path, remedy), allow_pickle=False) as archive:
+            with zipfile.ZipFile(regular(path, remedy)) as packed:
+                check_unpacked(packed, SLACK + 10 * path.stat().st_size)  # `save` packs nothing
+            with np.load(path, allow_pickle=False) as archive:
                 meta = json.loads(bytes(archive["meta"]))
                 if meta["format"] != FORMAT:
                     raise ValueError(f"it has format {meta['format']}, not {FORMAT}")

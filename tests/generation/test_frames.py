@@ -177,6 +177,18 @@ def test_what_is_no_tune_is_refused(roll, tmp_path):
         write_midi(tmp_path / "tune.mid", roll * 2)
 
 
+def test_a_tune_of_a_few_bytes_and_many_frames_is_refused(tmp_path):
+    file = mido.MidiFile(ticks_per_beat=1)
+    file.tracks.append(mido.MidiTrack())
+    for velocity in (9, 0):
+        time = 0x0FFFFFFF
+        file.tracks[0].append(mido.Message("note_on", note=60, velocity=velocity, time=time))
+    file.save(str(tmp_path / "long.mid"))
+    with pytest.raises(ValueError, match=r"long\.mid must be a tune of at most 1,000,000 frames"):
+        read_midi(tmp_path / "long.mid")
+    assert len(read_midi(tmp_path / "long.mid", frame_beats=1e6)) == 537
+
+
 def test_picture(roll, tmp_path):
     path = tmp_path / "tune.png"
     assert draw_piano_roll(path, roll, prime=10, title="A tune")
