@@ -2,17 +2,19 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 UNFINISHED = ".tmp"  # a part of the name of every file that is not in its place yet
+CHECKSUM = "checksum"  # the entry of a JSON file that tells of changes in the others
 _FORMER = "former"  # what a folder is called that is being replaced
 
 
@@ -170,9 +172,30 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Replaces a JSON file; numbers that are not finite become `null`."""
-    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | Path, value: Any, checked: bool = False) -> None:
+    """Replaces a JSON file; numbers that are not finite become `null`.
+
+    Args:
+        path: the file.
+        value: its content.
+        checked: add a checksum to an object, by which `_reading.read_object` notices any change of
+            its values.
+    """
+    value = plain(value)
+    if checked:
+        value = with_checksum(value)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of JSON values with a checksum as its last entry, in place of a former one."""
+    others = {name: item for name, item in value.items() if name != CHECKSUM}
+    return {**others, CHECKSUM: checksum(others)}
+
+
+def checksum(value: Mapping[str, Any]) -> str:
+    """The SHA-256 of JSON values: of what they are, not of how they are written."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -282,7 +282,7 @@ def _save(folder: Path, settings: dict[str, Any]) -> None:
         "recipe": json.loads(settings["recipe"].to_json()),
         "space": to_json(settings["space"]),
     }
-    _files.write_json(folder / SEARCH, document)
+    _files.write_json(folder / SEARCH, document, checked=True)
 
 
 def _check_strategy(strategy: str | None) -> str | None:

@@ -203,4 +203,4 @@ def values_of(hyperparameters: Any) -> dict[str, Any]:
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes `result.json` of a trial."""
-    _files.write_json(folder / "result.json", dict(result))
+    _files.write_json(folder / "result.json", dict(result), checked=True)

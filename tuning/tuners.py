@@ -15,11 +15,13 @@ from typing import Any
 import keras
 
 from keras_seq import _files
+from keras_seq._reading import read_object
 from keras_seq.gradients import graphs_released
 from keras_seq.pipelines import MissingDataError
 from keras_seq.tuning.chief import is_chief, is_parallel, serve
 from keras_seq.tuning.hparams import log_end, log_start
 from keras_seq.tuning.hypermodel import keras_tuner_module
+from keras_seq.tuning.results import RESTORE
 from keras_seq.tuning.trial import TrialFailed, Trials, save_result, values_of
 
 NAMES = ("random", "hyperband", "bayesian")
@@ -76,17 +78,20 @@ def _durable(base: Any) -> Any:
         """Files are replaced as a whole; the first trial has the defaults."""
 
         def save(self):
-            _files.write_text(self._get_oracle_fname(), json.dumps(self.get_state()))
+            _write_state(self._get_oracle_fname(), self.get_state())
 
         def _save_trial(self, trial):
             path = Path(self._get_trial_dir(trial.trial_id), "trial.json")
-            _files.write_text(path, json.dumps(trial.get_state()))
+            _write_state(path, trial.get_state())
 
         def set_state(self, state):
             super().set_state(state)
             self._running = dict(self.ongoing_trials)
 
         def reload(self):
+            for file in (*Path(self._project_dir).glob("trial_*/trial.json"), _oracle_file(self)):
+                if file.exists():
+                    read_object(file, "a part of a search", RESTORE)  # its checksum
             super().reload()
             # A trial whose file is written before it is in the oracle's had not begun.
             for trial_id in set(self.trials) - set(self.start_order):
@@ -141,6 +146,16 @@ def _durable(base: Any) -> Any:
 
     Durable.__name__ = base.__name__
     return Durable
+
+
+def _write_state(path: str | Path, state: Any) -> None:
+    """Writes what KerasTuner reads again, with a checksum that it leaves alone."""
+    state = json.loads(json.dumps(state))
+    _files.write_text(path, json.dumps(_files.with_checksum(state)))
+
+
+def _oracle_file(oracle: Any) -> Path:
+    return Path(oracle._get_oracle_fname())
 
 
 @contextlib.contextmanager

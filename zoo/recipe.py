@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from keras_seq._files import CHECKSUM
 from keras_seq.zoo import recipe_checks
 from keras_seq.zoo.settings import with_todays_names
 
@@ -205,6 +206,8 @@ class Recipe:
     def from_json(cls, text: str) -> Self:
         """The recipe that `to_json` wrote.
 
+        The checksum in the `recipe.json` of a run is left out: a copy of it may be changed.
+
         Raises:
             ValueError: if the text is not JSON, or a field is unknown, missing, of the wrong type
                 or out of range.
@@ -213,6 +216,8 @@ class Recipe:
             values = json.loads(text, object_pairs_hook=recipe_checks.no_doubles)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"A recipe must be a JSON document. {error}") from error
+        if isinstance(values, dict):
+            values.pop(CHECKSUM, None)
         recipe = recipe_checks.from_fields(cls, values, "")
         recipe._check_settings(whole=True)
         for name, changes in recipe.variants.items():

@@ -109,7 +109,7 @@ def _fill(folder: Path, name: str, run: Run, model: keras.Model, data: Data, not
     _files.write_text(folder / shipped_weights.CARD, model_card(manifest))
     names = sorted(file.name for file in folder.iterdir())
     manifest["sha256"] = {file: shipped_weights.sha256(folder / file) for file in names}
-    _files.write_json(folder / shipped_weights.MANIFEST, manifest)
+    _files.write_json(folder / shipped_weights.MANIFEST, manifest, checked=True)
 
 
 def save_half(model: keras.Model, path: Path) -> None:

@@ -117,7 +117,9 @@ class Run:
         """The recipe as it was trained."""
         text = read_text(self.recipe_file, "a recipe", _RESTORE)
         with reading(self.recipe_file, "a recipe", _RESTORE):
-            return Recipe.from_json(text)
+            recipe = Recipe.from_json(text)
+        read_object(self.recipe_file, "a recipe", _RESTORE)  # its checksum
+        return recipe
 
     @property
     def status(self) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class Run:
 
     def update_status(self, **values: Any) -> None:
         """Changes entries of `status.json`."""
-        _files.write_json(self.status_file, {**self.status, **values})
+        _files.write_json(self.status_file, {**self.status, **values}, checked=True)
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -113,12 +113,12 @@ def prepare(folder: Path, data: Data, run: Run | None, facts: Mapping[str, Any])
     start_file = folder / "start.weights.h5"
     if run is None:
         start_file.unlink(missing_ok=True)  # by a beginning that was cut short
-        _files.write_json(folder / "status.json", {**NEW, **facts})
+        _files.write_json(folder / "status.json", {**NEW, **facts}, checked=True)
         return
     with _files.atomic(start_file, ".weights.h5") as temporary:
         shutil.copyfile(run.best_file, temporary)
     origin = {"run": _place(run), "recipe": run.recipe.name, "epoch": run.best_epoch}
-    _files.write_json(folder / "status.json", {**NEW, "start": origin, **facts})
+    _files.write_json(folder / "status.json", {**NEW, "start": origin, **facts}, checked=True)
 
 
 def keep_vocabulary(run: Run, data: Data) -> None:

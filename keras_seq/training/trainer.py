@@ -1,6 +1,7 @@
 """`train`: from a recipe to a run."""
 
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -179,7 +180,8 @@ def train(
                 starting.prepare(folder, data, source, facts)
             else:
                 resumed.update_status(**facts)
-            _files.write_text(folder / "recipe.json", fitted.to_json())  # the last: a run is whole
+            whole = json.loads(fitted.to_json())
+            _files.write_json(folder / "recipe.json", whole, checked=True)  # the last of a new run
             run = Run(folder)
             training = Training(run, fitted, data, limits, reporter, cluster, batches)
             # Not on several machines: what one alone reads of the model could wait for the others.

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from keras_seq import training
+from keras_seq import training, zoo
 from keras_seq.training import building
 from keras_seq.training.best_weights import STEP
 from keras_seq.training.checkpoint import Checkpoint
@@ -86,6 +87,37 @@ def test_the_folder_is_complete(finished, tiny_recipe, tiny_text):
     assert (status["state"], status["epoch"], status["step"]) == ("finished", 2, 12)
     assert status["data_dir"] == str(tiny_text.resolve())
     assert training.load_run(run.folder).best_epoch == status["best_epoch"]
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "status.json"])
+def test_a_changed_number_is_noticed(finished, tmp_path, name):
+    """And a file without a checksum, as of an earlier version, is taken as it is."""
+    copy = training.load_run(shutil.copytree(finished[0].folder, tmp_path / "run"))
+    path, read = copy.folder / name, (lambda: copy.recipe, lambda: copy.status)
+    read = read[name == "status.json"]
+    text, whole = path.read_text(), read()
+    document = json.loads(text)
+    for place in [i for i, letter in enumerate(text) if letter.isdigit()]:
+        changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+        if json.loads(changed) == document:  # 1e-4 and 1e-04
+            continue
+        path.write_text(changed)
+        with pytest.raises(ValueError, match=rf"{name}: .*Restore it"):
+            read()
+    path.write_text(json.dumps(dict(reversed(document.items()))))
+    assert read() == whole
+    assert len(document.pop("checksum")) == 64
+    path.write_text(json.dumps(document))
+    assert read() == whole
+    if name == "recipe.json":  # a copy of it may be changed by hand
+        changed = json.dumps({**json.loads(text), "epochs": 77})
+        assert zoo.Recipe.from_json(changed) == whole.replace(epochs=77)
+        path.write_text(changed)
+        with pytest.raises(ValueError, match=r"values have changed .* remove the entry `checksum`"):
+            read()
+    else:
+        copy.update_status(epoch=1)
+        assert "checksum" in path.read_text() and "checksum" not in copy.status
 
 
 def test_metrics_rows(finished):

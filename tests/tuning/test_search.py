@@ -235,6 +235,27 @@ def test_what_is_refused(tiny_recipe, tmp_path, no_training, monkeypatch):
         tuning.search(tiny_recipe, run_dir=tmp_path / "t")
 
 
+def test_a_changed_number_is_noticed(tiny_recipe, tmp_path, no_training):
+    folder = tmp_path / "s"
+    options = {"run_dir": folder, "verbose": 0}
+    tuning.search(tiny_recipe, trials=2, space=SPACE, seed=2, **options)
+    names = ("search.json", "trial_0/trial.json", "trial_0/result.json", "oracle.json")
+    for name in names:
+        path = folder / name
+        text = path.read_text()
+        place = next(i for i, letter in enumerate(text) if letter in "123456789")
+        path.write_text(f"{text[:place]}{int(text[place]) % 9 + 1}{text[place + 1 :]}")
+        with pytest.raises(ValueError, match=rf"{name}: its values have changed.*Restore it"):
+            tuning.load_results(folder)
+            tuning.search(trials=3, resume=True, **options)
+        path.write_text(text)
+    for name in names:  # as an earlier version wrote them
+        document = json.loads((folder / name).read_text())
+        assert document.pop("checksum")
+        (folder / name).write_text(json.dumps(document))
+    assert len(tuning.search(trials=3, resume=True, **options).rows) == 3
+
+
 def test_more_trials_by_resuming(tiny_recipe, tmp_path, no_training):
     options = {"run_dir": tmp_path / "s", "verbose": 0}
     tuning.search(tiny_recipe, trials=2, space=SPACE, seed=2, **options)

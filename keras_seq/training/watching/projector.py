@@ -32,6 +32,7 @@ def write_embedding(folder: Path, model: Any, tokens: Sequence[bytes]) -> None:
         tokens: its vocabulary, in the order of the ids; of a large one, the beginning is taken.
     """
     import tensorflow as tf
+    from google.protobuf import text_format
     from tensorboard.plugins import projector
 
     shown = [label(token) for token in tokens[:MOST]]
@@ -47,4 +48,4 @@ def write_embedding(folder: Path, model: Any, tokens: Sequence[bytes]) -> None:
     entry = config.embeddings.add()
     entry.tensor_name = f"{NAME}/.ATTRIBUTES/VARIABLE_VALUE"
     entry.metadata_path = "metadata.tsv"
-    projector.visualize_embeddings(str(folder), config)
+    _files.write_text(folder / "projector_config.pbtxt", text_format.MessageToString(config))
