@@ -177,6 +177,11 @@ def test_text_under_rules():
     searched = call(*arguments, "--beams", 3, "--length-penalty", 1)
     assert searched.exit_code == 0, searched.stderr
     assert "\n" not in json.loads(searched.stdout)["text"]
+    free = json.loads(call(*arguments[:-2]).stdout)["text"]
+    until = call(*arguments[:-2], "--stop", free[4:7], "--stop", r"\n\n")
+    assert json.loads(until.stdout)["text"] == free.split(free[4:7])[0].split("\n\n")[0]
+    unknown = call(*arguments, "--stop", "the \u4e2d")
+    assert "`stop` must hold tokens of the vocabulary" in json.loads(unknown.stdout)["error"]
     unknown = call(*arguments, "--ban", "cow")
     assert "`ban` must hold tokens of the vocabulary" in json.loads(unknown.stdout)["error"]
 
@@ -193,6 +198,7 @@ def test_text_under_rules():
         (("generate", "--beams", "2", "--top-k", "3"), "--beams searches and draws nothing"),
         (("generate", "--prime", "test:1"), "there is no --prime"),
         (("generate", "--top-notes", "3"), "there is no --top-notes"),
+        (("generate", "--stop", "l\udcff"), "it must be UTF-8. Received: the byte 0xff at place 1"),
         (("weights", "RUN"), "a --name"),
         (("weights", "nowhere", "--name", "x"), "is no run folder"),
         (("weights", "--name", "x"), "needs a RUN"),

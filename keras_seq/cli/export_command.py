@@ -10,6 +10,7 @@ import typer
 from keras_seq.cli.errors import UsageError, check_choice
 from keras_seq.cli.options import DataDir, RunOrModel, Weights
 from keras_seq.cli.output import Output, command
+from keras_seq.cli.parsing import stop_texts
 from keras_seq.cli.sources import open_source
 
 FORMATS = {"savedmodel": "tf_saved_model", "litert": "litert"}
@@ -51,7 +52,9 @@ def export(
     ] = 1024,
     stop: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOKEN", help="`generate` ends a text here. May be repeated."),
+        typer.Option(
+            metavar="TEXT", help="`generate` ends before this token or text. May be repeated."
+        ),
     ] = None,
     ban: Annotated[
         list[str] | None,
@@ -85,7 +88,7 @@ def export(
         top_k=top_k,
         max_tokens=max_tokens,
         max_length=max_length,
-        stop=stop or [],
+        stop=stop_texts(stop, opened.vocabulary),
         ban=ban or [],
         repetition_penalty=repetition_penalty,
         beams=beams,

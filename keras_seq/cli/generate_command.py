@@ -10,6 +10,7 @@ from keras_seq._tasks import TASKS
 from keras_seq.cli.errors import UsageError
 from keras_seq.cli.options import DEFAULT_MODEL, DataDir, Weights
 from keras_seq.cli.output import Output, command
+from keras_seq.cli.parsing import stop_texts
 from keras_seq.cli.sources import open_source
 
 TUNES = ("train", "validation", "test")  # the splits that --prime takes tunes from
@@ -42,8 +43,8 @@ def generate(
     stop: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TOKEN",
-            help="End the text at this token, for example <eos>. May be repeated.",
+            metavar="TEXT",
+            help=r"End before this token or text, as <eos> or '\n\n'. May be repeated.",
         ),
     ] = None,
     ban: Annotated[
@@ -124,7 +125,7 @@ def generate(
             prompt,
             top_k=top_k,
             top_p=top_p,
-            stop=stop or [],
+            stop=stop_texts(stop, opened.vocabulary),
             ban=ban or [],
             repetition_penalty=repetition_penalty,
             beams=beams,

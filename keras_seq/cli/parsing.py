@@ -1,6 +1,7 @@
 """How the program reads its arguments: a mistake in them is one line, as every other error is."""
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_seq.cli.output import Output, fail
 
 # Free texts. Every other option names something, which nothing at all is not.
 TEXTS = ("prompt", "text", "note")
+TOKENS = ("stop", "ban")  # lists of texts that are not empty
 
 
 class Program(TyperGroup):
@@ -55,13 +57,29 @@ class Command(TyperCommand):
                 error.message = f"{error.message.rstrip('.')}. Received: {', '.join(values)}."
             raise
         for parameter in parameters:
-            name = parameter.name
-            if name in TEXTS and isinstance(ctx.params.get(name), str):
-                try:
-                    ctx.params[name] = as_text(ctx.params[name])
-                except ValueError as error:
-                    raise typer.BadParameter(str(error), ctx, parameter) from None
+            name, value = parameter.name, ctx.params.get(parameter.name)
+            try:
+                if name in TEXTS and isinstance(value, str):
+                    ctx.params[name] = as_text(value)
+                elif name in TOKENS and value:
+                    ctx.params[name] = [as_text(token) for token in value]
+            except ValueError as error:
+                raise typer.BadParameter(str(error), ctx, parameter) from None
         return rest
+
+
+def stop_texts(given: list[str] | None, vocabulary: Any) -> list[str]:
+    r"""The texts of --stop, in which a shell does not easily write line ends.
+
+    `\n` and `\t` are a line end and a tabulator, `\\` a backslash, but for what is a token itself.
+    """
+    written = {r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
+    return [
+        text
+        if vocabulary is not None and text in vocabulary
+        else re.sub(r"\\[nt\\]", lambda found: written[found[0]], text)
+        for text in given or []
+    ]
 
 
 def as_text(value: str) -> str:

@@ -92,7 +92,8 @@ def export_model(
             `StoredWeights`; the graph computes with what they are restored to. `None` to store the
             weights as they are. A LiteRT file takes `"int8"`, the converter's own.
         format: `"tf_saved_model"` or `"litert"`.
-        stop: tokens, by name or id, at which `generate` ends a text; they are no part of it.
+        stop: tokens and texts of several, by name or id, that end what `generate` makes; they are
+            no part of it.
         ban: tokens that `generate` never takes, such as `"<unk>"`.
         repetition_penalty: of `generate`, see `keras_seq.generation.generate`.
         beams: for a signature `beam_search` that answers with so many continuations of each text,

@@ -27,7 +27,7 @@ from keras_seq.generation.batched import generation_loop, row_seeds
 from keras_seq.generation.beams import check_beams, compiled_search
 from keras_seq.generation.joining import join, valid_text
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id
-from keras_seq.generation.token_rules import TokenRules, asks_for_rules, token_ids
+from keras_seq.generation.token_rules import TokenRules, asks_for_rules, stop_ids, token_ids
 from keras_seq.models import SequenceModel
 from keras_seq.models.contracts import vocabulary_size_of
 
@@ -43,7 +43,7 @@ class TextOptions:
         top_k: number of next tokens in the answer of `text`.
         max_tokens: a text's last so many tokens are read.
         max_length: most tokens that `generate` makes.
-        stop: tokens, by name or id, that end what `generate` makes.
+        stop: tokens and texts, by name or id, that end what `generate` makes.
         ban: tokens that it never takes.
         repetition_penalty: see `TokenRules`.
         beams: number of continuations that `beam_search` answers with; `None` for no such
@@ -74,15 +74,15 @@ class TextOptions:
 
     def rules(self, vocabulary) -> TokenRules:
         """The rules of generation, for a vocabulary."""
-        stop, ban = (token_ids(vocabulary, getattr(self, name), name) for name in ("stop", "ban"))
+        stop, ban = stop_ids(vocabulary, self.stop), token_ids(vocabulary, self.ban, "ban")
         return TokenRules.of(vocabulary.size, stop, ban, self.repetition_penalty)
 
     def described(self, vocabulary) -> dict[str, Any]:
         """What the description of an export says: the bounds, and what else was asked for."""
         described = {name: getattr(self, name) for name in ("top_k", "max_tokens", "max_length")}
         if self.ruled:
-            for name in ("stop", "ban"):
-                described[f"{name}_ids"] = token_ids(vocabulary, getattr(self, name), name)
+            described["stop_ids"] = stop_ids(vocabulary, self.stop)
+            described["ban_ids"] = token_ids(vocabulary, self.ban, "ban")
             described["repetition_penalty"] = float(self.repetition_penalty)
         return described if self.beams is None else described | {"beams": self.beams}
 

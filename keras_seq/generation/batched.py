@@ -46,7 +46,8 @@ def generate_ids(
         top_k: see `sample`.
         top_p: see `sample`.
         seed: an integer, or one for each row.
-        stop: ids that end a row; they are no part of it.
+        stop: ids that end a row, and sequences of ids that do: `[1, [2, 3]]`. They are no part of
+            it, and must be among what is added.
         ban: ids that never follow.
         repetition_penalty: the power to which the probability of a token is raised that the row
             holds already, `ids` included. Above 1 for less repetition.
@@ -143,18 +144,23 @@ def generation_loop(
     def token(index, values, held):
         """Token `common + index` of each row, given or drawn; what the rows hold with it."""
         position = start.common + index
+        place = position - lengths  # of the token among a row's own
         pairs = tf.stack([seed, position - lengths], axis=1)
         log_probs = steps.last_log_probs(values)
         if rules is not None:
             log_probs = rules.apply(log_probs, held["seen"])
         drawn = sample(log_probs, temperature, top_k, top_p, pairs)
-        own = position >= lengths
+        own = place >= 0
         chosen = tf.where(own, drawn, start.given(position))
         if rules is not None:
-            ends = own & tf.gather(rules.ends, chosen)
+            ended = tf.gather(rules.end_lengths(held["last"]), chosen, batch_dims=1)
+            ends = own & (place < length) & (ended > 0) & ~held["ended"]
+            last = tf.concat([held["last"], tf.where(own, chosen, -1)[:, None]], axis=1)
             held = {
                 "seen": rules.seen_with(held["seen"], chosen),
                 "ended": held["ended"] | ends,
+                "last": last[:, 1:],
+                "kept": tf.where(ends, place + 1 - ended, held["kept"]),
             }
         return chosen, held
 
@@ -172,21 +178,27 @@ def generation_loop(
 
     held = {}
     if rules is not None:
-        held = {"seen": rules.seen_in(ids, lengths), "ended": tf.zeros_like(lengths, tf.bool)}
+        held = {
+            "seen": rules.seen_in(ids, lengths),
+            "ended": tf.zeros_like(lengths, tf.bool),
+            "last": tf.fill([tf.size(lengths), rules.width - 1], -1),  # of a row's own tokens
+            "kept": length,  # tokens of a row
+        }
     # The first pass is not skipped for `total = 0`: its token is cut off below.
     values, state = start.read(steps)
     first, held = token(tf.constant(0), values, held)
     tokens = tf.TensorArray(
         tf.int32, tf.maximum(total, 1), element_shape=(ids.shape[0],), clear_after_read=False
     ).write(0, written(first, held))
-    count, _, tokens, *_ = tf.while_loop(
+    count, _, tokens, held, *_ = tf.while_loop(
         wanted, body, (tf.constant(1), first, tokens, held, *state)
     )
     made = tf.transpose(tokens.gather(tf.range(count)))
 
     place = tf.range(start.added)[None]
     source = (lengths - start.common)[:, None] + place
-    inside = (place < length[:, None]) & (source < count)
+    kept = length if rules is None else held["kept"]
+    inside = (place < kept[:, None]) & (source < count)
     made = tf.gather(made, tf.where(inside, source, 0), batch_dims=1)
     return tf.where(inside, made, -1)
 

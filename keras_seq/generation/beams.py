@@ -37,7 +37,8 @@ def beam_search(
 
         Σ log p / n^length_penalty
 
-    where p of an end is that of all tokens of `stop` together.
+    where p of an end is that of all tokens of `stop` together. What ends with a sequence of tokens
+    is a continuation of its own, so that one may be found once for each end.
 
     Args:
         model: a model of the state contract, see `Stepper`.
@@ -47,7 +48,8 @@ def beam_search(
         beams: number of continuations that are kept and returned.
         length_penalty: 0 compares probabilities, which favours short continuations where `stop` is
             given; 1 compares the mean of a token.
-        stop: ids that end a continuation; they count in its score and are no part of it.
+        stop: ids that end a continuation, and sequences of ids that do; they count in its score and
+            are no part of it.
         ban: ids that never follow.
         repetition_penalty: the power to which the probability of a token is raised that the row
             holds already, `ids` included. Above 1 for less repetition.
@@ -164,6 +166,27 @@ def beam_loop(steps: Stepper, ids, lengths, length, beams, length_penalty, rules
         count = tf.cast(tf.maximum(count, 1), tf.float64)
         return scores / tf.pow(count, length_penalty)[:, None]
 
+    def last_before(tokens, place):
+        """(b, k, w - 1) the last tokens before a place, -1 where there are fewer."""
+        count = rules.width - 1
+        padded = tf.pad(tokens, [[0, 0], [0, 0], [count, 0]], constant_values=-1)
+        places = tf.clip_by_value(place, 0, start.added)[:, None] + tf.range(count)
+        return tf.gather(padded, places, axis=2, batch_dims=1)
+
+    def ended(log_probs, live, ends, place, active):
+        """The continuations that end here, for each number of tokens that an end takes away."""
+        taken = tf.range(1, rules.width + 1)
+        each = tf.where(ends[..., None] == taken, log_probs[..., None], none)
+        sums = live.scores[..., None] + tf.reduce_logsumexp(each, axis=2)
+        left = tf.range(start.added) < (place[:, None] + 1 - taken)[:, None, :, None]
+        return _Found(
+            tf.where(active, normalised(tf.reshape(sums, [batch, -1]), place + 1), none),
+            tf.reshape(
+                tf.where(left, live.tokens[:, :, None], -1),
+                [batch, beams * rules.width, start.added],
+            ),
+        )
+
     def follow(index, log_probs, live, done, seen):
         """One token more for all rows: their beams, and of which former beam each is the heir."""
         position = start.common + index
@@ -173,11 +196,11 @@ def beam_loop(steps: Stepper, ids, lengths, length, beams, length_penalty, rules
         size = tf.shape(log_probs)[1]
         log_probs = tf.reshape(tf.cast(log_probs, tf.float64), [batch, beams, size])
 
-        ending = tf.reduce_logsumexp(tf.where(rules.ends, log_probs, none), axis=2)
-        ended = normalised(live.scores + ending, place + 1)
-        done = done.best_with(_Found(tf.where(active, ended, none), live.tokens), beams)
+        before = tf.reshape(last_before(live.tokens, place), [batch * beams, rules.width - 1])
+        ends = tf.reshape(rules.end_lengths(before), [batch, beams, size])
+        done = done.best_with(ended(log_probs, live, ends, place, active), beams)
 
-        sums = live.scores[:, :, None] + tf.where(rules.ends, none, log_probs)
+        sums = live.scores[:, :, None] + tf.where(ends > 0, none, log_probs)
         scores, places = tf.math.top_k(tf.reshape(sums, [batch, beams * size]), beams)
         parents, chosen = places // size, places % size
         parents = tf.where(active, parents, own_beam)

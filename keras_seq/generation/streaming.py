@@ -15,7 +15,14 @@ from keras_seq.generation.sampling import (
     sample,
 )
 from keras_seq.generation.stepping import Stepper, check_vocabulary, start_id, stepper
-from keras_seq.generation.token_rules import TokenRules, asks_for_rules, token_ids
+from keras_seq.generation.token_rules import (
+    TokenRules,
+    asks_for_rules,
+    checked_endings,
+    stop_ids,
+    token_ids,
+    until_end,
+)
 
 
 def generate(
@@ -50,7 +57,9 @@ def generate(
         top_k: number of tokens that may be drawn; 0 for all.
         top_p: share of the probability that may be drawn, in (0, 1].
         seed: an integer.
-        stop: tokens that end the text and are no part of it: `"<eos>"`, or several, by name or id.
+        stop: what ends the text and is no part of it: a token by name or id, such as `"<eos>"`, a
+            text of several tokens, such as `"\\n\\n"`, or a list of such. It must be within what is
+            made, not begin in the prompt; what may become it is not yielded before that is known.
         ban: tokens that never follow, such as `"<unk>"`.
         repetition_penalty: the power to which the probability of a token is raised that the text
             holds already, its prompt included. Above 1 for less repetition; 1 for none.
@@ -79,7 +88,7 @@ def generate(
     check_beams(beams, length_penalty)
     check_vocabulary(model, vocabulary)
     rules: dict[str, Any] = {
-        "stop": token_ids(vocabulary, stop, "stop"),
+        "stop": stop_ids(vocabulary, stop),
         "ban": token_ids(vocabulary, ban, "ban"),
         "repetition_penalty": repetition_penalty,
     }
@@ -111,7 +120,8 @@ def generate(
         steps = stepper(model)
         if asked is None:
             return _drawn(steps, ids, length, options, seed)
-        return _drawn_by_rules(steps, ids, length, options, seed, asked)
+        made = _drawn_by_rules(steps, ids, length, options, seed, asked)
+        return until_end(made, checked_endings(rules["stop"], vocabulary.size))
 
     return _pieces(vocabulary, text, draw if length else lambda ids: iter(()))
 
@@ -140,8 +150,6 @@ def _drawn(steps: Stepper, ids, length: int, options, seed: int) -> Iterator[int
 def _drawn_by_rules(
     steps: Stepper, ids, length: int, options, seed: int, rules: TokenRules
 ) -> Iterator[int]:
-    ends = rules.ends.numpy()
-
     def draw(ids, rules, seen, options, pairs, state):
         values, state = steps.advance(ids, *state)
         temperature, top_k, top_p = options
@@ -155,7 +163,5 @@ def _drawn_by_rules(
     for position in range(length):
         pairs = tf.constant([[seed, position]])
         token, seen, state = step(feed, rules, seen, options, pairs, state)
-        if ends[int(token[0])]:
-            return
         feed = token[:, None]
         yield int(token[0])

@@ -105,7 +105,11 @@ def test_a_model_without_text_needs_no_vocabulary(tmp_path):
 def test_generation_under_rules(tmp_path):
     """`generate` and `beam_search` answer as the model itself does with the same options."""
     vocabulary, model = words(), contract_model(11)
-    rules: dict[str, Any] = {"stop": "<eos>", "ban": ["<unk>", "dog"], "repetition_penalty": 1.5}
+    rules: dict[str, Any] = {
+        "stop": ["<eos>", "cat sat", "on the mat"],
+        "ban": ["<unk>", "dog"],
+        "repetition_penalty": 1.5,
+    }
     folder = export_model(model, vocabulary, tmp_path, name="ruled", beams=3, warmup=False, **rules)
     served = tf.saved_model.load(str(folder)).signatures
     texts = ["the cat", "", "off"]
@@ -125,7 +129,7 @@ def test_generation_under_rules(tmp_path):
         want = "".join(generate(model, vocabulary, text, 6, **options))
         assert found["text"].numpy()[row, 0].decode() == want
     description = json.loads((folder / "assets.extra" / "keras_seq.json").read_text())["text"]
-    assert description["stop_ids"] == [1] and description["beams"] == 3
+    assert description["stop_ids"] == [1, [2, 3], [4, 0, 6]] and description["beams"] == 3
     for wrong in ({"stop": "cow"}, {"beams": 0}, {"vocabulary": None, "ban": 1}):
         options: dict[str, Any] = {"vocabulary": vocabulary, **wrong}
         with pytest.raises(ValueError, match=r"`(stop|beams|ban)`"):

@@ -24,25 +24,29 @@ def log_probs(model, rows) -> np.ndarray:
 def every_continuation(model, prompt, stop, ban=(), penalty=1.0, power=0.0) -> list:
     """(score, tokens) of all continuations, the best first."""
     found, live = [], [(0.0, [])]
+    endings = [end if isinstance(end, list) else [end] for end in stop]
     for count in range(1, LENGTH + 1):
         rows = [prompt + tokens for _, tokens in live]
         longer = []
         for (score, tokens), row, values in zip(live, rows, log_probs(model, rows), strict=True):
-            ends = -np.inf
+            ends = {}  # how many tokens an end has → log-probability
             for token in set(range(SIZE)) - set(ban):
                 value = float(values[token]) * (penalty if token in row else 1)
-                if token in stop:
-                    ends = np.logaddexp(ends, value)
+                made = [*tokens, token]
+                sizes = [len(end) for end in endings if made[-len(end) :] == end]
+                if sizes:
+                    ends[max(sizes)] = np.logaddexp(ends.get(max(sizes), -np.inf), value)
                 else:
-                    longer.append((score + value, [*tokens, token]))
-            if stop:
-                found.append(((score + ends) / count**power, tokens))
+                    longer.append((score + value, made))
+            for taken, value in ends.items():
+                left = tokens[: len(tokens) + 1 - taken]
+                found.append(((score + value) / count**power, left))
         live = longer
     found += [(score / LENGTH**power, tokens) for score, tokens in live]
     return sorted(found, key=lambda entry: -entry[0])
 
 
-@pytest.mark.parametrize("stop", [(), (2,), (0, 2)])
+@pytest.mark.parametrize("stop", [(), (2,), (0, 2), ([1, 2],), (0, [3, 1], [2, 3, 1])])
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_enough_beams_find_the_best_of_all(model, stop, power):
     """Rows of two lengths in one batch; the finished and the unfinished; their scores."""

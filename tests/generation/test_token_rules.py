@@ -11,7 +11,7 @@ from generation.small_models import contract_model, trellis_model, words
 from keras_seq.generation import generate, generate_ids
 from keras_seq.generation.joining import join
 from keras_seq.generation.stepping import stepper
-from keras_seq.generation.token_rules import TokenRules, token_ids
+from keras_seq.generation.token_rules import TokenRules, stop_ids, token_ids, until_end
 from keras_seq.pipelines import Vocabulary
 
 VOCABULARY = words()
@@ -57,6 +57,87 @@ def test_likeliest_tokens_under_the_rules(model):
         row = generate_ids(model, [ids], length=12, temperature=0, **IDS).numpy()[0]
         assert row.tolist() == want + [-1] * (12 - len(want))
     assert ended  # else nothing was stopped
+
+
+def first_end(tokens: list, endings: list) -> list[int]:
+    """The tokens before the end that is complete first; of two, before the longer one."""
+    for count in range(1, len(tokens) + 1):
+        found = [len(end) for end in endings if tokens[:count][-len(end) :] == end]
+        if found:
+            return tokens[: count - max(found)]
+    return tokens
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [{"temperature": 1.7, "top_k": 9}, pytest.param({"temperature": 0}, marks=pytest.mark.slow)],
+)
+def test_texts_of_several_tokens_end_a_text(model, drawn):
+    """Streams and batches stop at the pairs and triples of what they make without any."""
+    prompts, lengths = ["the cat", "off", "a dog ran\nthe"], [14, 5, 12]
+    rows = [[VOCABULARY.eos_id, *VOCABULARY.encode(prompt).numpy()] for prompt in prompts]
+    sizes = [len(row) for row in rows]
+    padded = [row + [-1] * (max(sizes) - len(row)) for row in rows]
+    free = generate_ids(model, padded, sizes, lengths, seed=3, **drawn).numpy()
+    whole = [row[:count].tolist() for row, count in zip(free, lengths, strict=True)]
+    stops: list = [
+        [whole[0][3:5], whole[2][5:8], whole[1][4:] + [0]],  # the last begins at the very end
+        [whole[0][6:9], whole[0][7]],  # an end within another one
+        [whole[0][4:7], whole[0][5:7]],  # two that are complete at once
+        [rows[0][-1:] + whole[0][:1], [0, 0, 0]],  # it would begin in the prompt
+    ]
+    for stop in stops:
+        endings = [end if isinstance(end, list) else [end] for end in stop]
+        want = [first_end(tokens, endings) for tokens in whole]
+        made = generate_ids(model, padded, sizes, lengths, seed=3, stop=stop, **drawn).numpy()
+        for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+            assert made[i].tolist() == want[i] + [-1] * (14 - len(want[i]))
+            names = [[VOCABULARY.tokens[t].decode() for t in end] for end in endings]
+            texts = [" ".join(end) if "<eos>" not in end else end for end in names]
+            options = {"seed": 3 + i, "stop": texts, **drawn}
+            pieces = list(generate(model, VOCABULARY, prompt, length, **options))
+            row = np.array([want[i]], "int32").reshape(1, -1)
+            text = join(VOCABULARY, VOCABULARY.to_tokens(row), row >= 0, [prompt])
+            assert "".join(pieces) == text.numpy()[0].decode()
+    assert any(len(tokens) > len(first_end(tokens, [stops[0][0]])) for tokens in whole)
+
+
+def test_what_may_be_an_end_is_held_back():
+    told: list[Any] = []
+
+    def source(tokens):
+        for token in tokens:
+            told.append(f"made {token}")
+            yield token
+
+    for token in until_end(source([1, 2, 3, 1, 2, 1, 2, 4, 9]), [[1, 2, 4], [7]]):
+        told.append(token)
+    made = [f"made {token}" for token in (1, 2, 3, 1, 2, 1, 2, 4)]
+    assert told == [*made[:3], 1, 2, 3, *made[3:6], 1, 2, *made[6:]]
+    assert list(until_end([5, 1, 2], [[1, 2, 4]])) == [5, 1, 2]
+    assert list(until_end([5, 7, 2], [[7, 2], [7]])) == [5]  # at once, not at the longer one
+    assert list(until_end([5, 1, 7], [[1, 7], [7]])) == [5]
+    assert list(until_end([], [[1]])) == []
+
+
+def test_texts_are_split_as_the_data_are():
+    letters = Vocabulary(["<eos>", "_", "a", "b"], level="character", space="_")
+    assert stop_ids(letters, ["\n\n", "a b", b"ab", "\n", "<eos>", 3, [2, "b"]]) == [
+        [0, 0], [2, 1, 3], [2, 3], 0, 0, 3, [2, 3],
+    ]  # fmt: skip
+    assert stop_ids(letters, "ab") == [[2, 3]]
+    eos = VOCABULARY.eos_id
+    assert stop_ids(VOCABULARY, ["the cat", "\n\n", "dog\n", "  dog "]) == [
+        [VOCABULARY.id_of("the"), VOCABULARY.id_of("cat")],
+        [eos, eos],
+        [VOCABULARY.id_of("dog"), eos],
+        VOCABULARY.id_of("dog"),
+    ]
+    for wrong in ("the cow", "cow", "", " ", [[]], [["the", "cow"]], [[[1]]], [None]):
+        with pytest.raises(ValueError, match="`stop` must hold"):
+            stop_ids(VOCABULARY, wrong)
+    with pytest.raises(ValueError, match="'cow', which is none of its 11 words. It is a part of"):
+        stop_ids(VOCABULARY, "the cow")
 
 
 def test_batches_draw_what_streams_draw(model):
@@ -144,7 +225,10 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_ids_that_cannot_be_are_refused(model):
-    wrong: Any = ({"stop": "the"}, {"ban": [1.5]}, {"stop": [True]}, {"ban": 11})
+    wrong: Any = (
+        *({"stop": "the"}, {"ban": [1.5]}, {"stop": [True]}, {"ban": 11}, {"ban": [[1, 2]]}),
+        *({"stop": [[1, 11]]}, {"stop": [[]]}, {"stop": ["the"]}, {"stop": 1.5}, {"stop": None}),
+    )
     for options in wrong:
         (name,) = options
         with pytest.raises(ValueError, match=f"`{name}` must"):
