@@ -3,6 +3,7 @@
 import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -379,16 +380,29 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         elif shuffle is None:
             shuffle = lanes.shuffled_by_default(x)
         give_directions(callbacks, self.metrics)
-        return super().fit(
-            x,
-            y,
-            batch_size=batch_size,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            **kwargs,
-        )
+        with self._traced_anew_after_errors():
+            return super().fit(
+                x,
+                y,
+                batch_size=batch_size,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                **kwargs,
+            )
+
+    @contextlib.contextmanager
+    def _traced_anew_after_errors(self) -> Iterator[None]:
+        """Data that are refused while a step is traced leave half a graph, which is not kept.
+
+        Keras would go on with it: right data then end in an error of TensorFlow's own.
+        """
+        try:
+            yield
+        except Exception:
+            self.train_function = self.test_function = self.predict_function = None
+            raise
 
     def _prepare_validation(self, data, batch_size):
         parts = list(data) if isinstance(data, list | tuple) else [data]
@@ -404,17 +418,24 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         elif self.carry_state:
             x = self._carried.prepare("test", self, x, batch_size)
             callbacks = _with(callbacks, self._carried.callback())
-        return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+        with self._traced_anew_after_errors():
+            return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        with self._traced_anew_after_errors():
+            return super().predict(x, batch_size, verbose, steps, callbacks)
 
     def train_on_batch(self, x, *args, **kwargs):
         if self.carry_state:
             self._carried.use("train", self, lanes.rows(x))
-        return super().train_on_batch(x, *args, **kwargs)
+        with self._traced_anew_after_errors():
+            return super().train_on_batch(x, *args, **kwargs)
 
     def test_on_batch(self, x, *args, **kwargs):
         if self.carry_state:
             self._carried.use("test", self, lanes.rows(x))
-        return super().test_on_batch(x, *args, **kwargs)
+        with self._traced_anew_after_errors():
+            return super().test_on_batch(x, *args, **kwargs)
 
     @property
     def carried_state(self) -> CarriedState:

@@ -245,6 +245,23 @@ def test_targets_of_another_shape_are_refused(case):
         assert f"Received: y of shape {y.shape}" in str(told.value)
 
 
+@pytest.mark.parametrize("case", ["steps", "regressor"])
+def test_right_targets_after_wrong_ones(case):
+    """As in a notebook: what was refused leaves no half-made graph behind."""
+    make, x, y, _ = CASES[case]
+    model, twin = make(), make()
+    twin.set_weights(model.get_weights())
+    wrong = WRONG_TARGETS[case][0]
+    for each in (model, twin):
+        each.compile(keras.optimizers.SGD(0.1))
+    for call in (model.evaluate, model.fit, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match="`y` must hold"):
+            call(x, wrong)
+    assert model.evaluate(x, y, verbose=0) == twin.evaluate(x, y, verbose=0)
+    assert model.fit(x, y, verbose=0).history == twin.fit(x, y, verbose=0).history
+    assert model.train_on_batch(x, y) == twin.train_on_batch(x, y)
+
+
 def test_targets_with_an_axis_of_size_one():
     for make, x, y in (
         (lambda: reader("classifier"), FLOATS, LABELS[:, 0]),
