@@ -22,10 +22,8 @@ from keras_seq.pipelines.token_file import as_tensor
 
 NOTES = 88  # column 0 is the key A0
 KEYS = {"train": "traindata", "validation": "validdata", "test": "testdata"}
-_HEADER, _COMPRESSED = (
-    128,
-    15,
-)  # bytes before the elements of a MATLAB file; the type of packed ones
+_HEADER = 128  # bytes of a MATLAB file before its elements
+_COMPRESSED = 15  # the type of packed elements
 _FETCH = "Give the published file of Boulanger-Lewandowski et al. (2012)."
 
 
