@@ -11,10 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from keras_seq import _files, training, tuning, zoo
+from keras_seq import _files, layers, models, training, tuning, zoo
 from keras_seq.cli.app import app
 from keras_seq.tuning import tuners
 from keras_seq.tuning.trial import TrialFailed, Trials
@@ -324,6 +326,30 @@ def test_hypermodel_with_a_tuner_of_ones_own(tiny_recipe, tiny_text, tmp_path):
     assert sorted(trial.status for trial in trials) == ["COMPLETED", "FAILED"]
     best = tuner.get_best_models()[0]
     assert best.count_params() < 5000
+
+
+def test_a_tuner_of_ones_own_over_a_model_of_ours(tmp_path):
+    """KerasTuner asks for the direction of `val_perplexity` in words; `objective` knows it."""
+    import keras_tuner
+
+    ids = np.random.default_rng(0).integers(0, 7, (4, 5))
+
+    def build(hp):
+        core = layers.LSTM(4)
+        model = models.LanguageModel(7, 4, core, seed=1)
+        model.compile(keras.optimizers.SGD(hp.Choice("rate", [1e-3, 1.0])))
+        return model
+
+    with pytest.raises(ValueError, match="Could not infer optimization direction"):
+        keras_tuner.GridSearch(build, "val_perplexity", directory=tmp_path)
+    goal = tuning.objective("perplexity")
+    tuner = keras_tuner.GridSearch(
+        build, keras_tuner.Objective(goal.name, goal.direction), directory=tmp_path
+    )
+    tuner.search(ids, ids, validation_data=(ids, ids), epochs=2, verbose=0)
+    scores = [trial.score for trial in tuner.oracle.get_best_trials(2)]
+    assert len(scores) == 2 and scores == sorted(scores)
+    assert tuner.get_best_hyperparameters()[0].values["rate"] == 1.0
 
 
 @pytest.mark.slow
