@@ -1,6 +1,6 @@
 """Which tokens may follow, which end a text, and how repetition is held down."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -120,8 +120,11 @@ RULE_SPECS = TokenRules(
 def asks_for_rules(stop, ban, repetition_penalty) -> bool:
     """Whether any rule is asked for; without one nothing is computed for them."""
     check_penalty(repetition_penalty)
-    given = any(not isinstance(tokens, Iterable) or len(list(tokens)) for tokens in (stop, ban))
-    return given or repetition_penalty != 1
+    none = [
+        isinstance(tokens, Sized) and not isinstance(tokens, str | bytes) and not len(tokens)
+        for tokens in (stop, ban)
+    ]
+    return not all(none) or repetition_penalty != 1
 
 
 def check_penalty(repetition_penalty) -> None:
