@@ -206,15 +206,16 @@ class BoundedFile:
         self._packed = packed
 
     def read(self, size: int) -> bytes:
-        return self._at(self._file.tell() + size) and self._file.read(size)
+        self._check(self._file.tell() + size)
+        return self._file.read(size)
 
     def seek(self, place: int) -> int:
-        return self._at(place) and self._file.seek(place)
+        self._check(place)
+        return self._file.seek(place)
 
     def tell(self) -> int:
         return self._file.tell()
 
-    def _at(self, place: int) -> bool:
+    def _check(self, place: int) -> None:
         if place > most_unpacked(self._packed):
             raise TooMuchUnpackedError(self._packed)
-        return True

@@ -347,7 +347,7 @@ def test_a_tuner_of_ones_own_over_a_model_of_ours(tmp_path):
         build, keras_tuner.Objective(goal.name, goal.direction), directory=tmp_path
     )
     tuner.search(ids, ids, validation_data=(ids, ids), epochs=2, verbose=0)
-    scores = [trial.score for trial in tuner.oracle.get_best_trials(2)]
+    scores = [float(trial.score or 0) for trial in tuner.oracle.get_best_trials(2)]
     assert len(scores) == 2 and scores == sorted(scores)
     assert tuner.get_best_hyperparameters()[0].values["rate"] == 1.0
 
