@@ -328,6 +328,7 @@ def test_hypermodel_with_a_tuner_of_ones_own(tiny_recipe, tiny_text, tmp_path):
     assert best.count_params() < 5000
 
 
+@pytest.mark.slow
 def test_a_tuner_of_ones_own_over_a_model_of_ours(tmp_path):
     """KerasTuner asks for the direction of `val_perplexity` in words; `objective` knows it."""
     import keras_tuner
