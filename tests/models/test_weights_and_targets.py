@@ -245,7 +245,7 @@ def test_targets_of_another_shape_are_refused(case):
         assert f"Received: y of shape {y.shape}" in str(told.value)
 
 
-@pytest.mark.parametrize("case", ["steps", "regressor"])
+@pytest.mark.parametrize("case", ["regressor", pytest.param("steps", marks=pytest.mark.slow)])
 def test_right_targets_after_wrong_ones(case):
     """As in a notebook: what was refused leaves no half-made graph behind."""
     make, x, y, _ = CASES[case]
