@@ -30,7 +30,7 @@ navigation = {
     ],
     "Train": ["training", "pipelines", "optimizers", "tuning", "tensorboard", "scaling"],
     "Use": ["command_line", "generation", "analysis", "serving"],
-    "From the papers' code": ["convert", "parity"],
+    "From the papers' code": ["convert", "from_keras_tcn", "parity"],
     "Extend": ["design", "add_a_model_family"],
     "Reference": [
         "reference/layers",

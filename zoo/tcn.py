@@ -35,7 +35,14 @@ def core_of(
     units: int | Sequence[int],
     levels: int | None = None,
     kernel_size: int,
-    weight_normalization: bool = True,
+    dilation_rates: Sequence[int] | None = None,
+    stacks: int = 1,
+    activation: str = "relu",
+    weight_normalization: bool | None = None,
+    normalization: str | None = None,
+    skip_connections: bool = False,
+    branch_activation: bool = False,
+    padding: str = "causal",
     dropout: float = 0.0,
     spatial_dropout: bool = False,
     dtype: str | None = None,
@@ -45,10 +52,17 @@ def core_of(
     """Makes the network.
 
     Args:
-        units: channels of all blocks, or of each.
-        levels: number of blocks; `None` for as many as `units` has entries.
+        units: channels of all blocks, or of each of a stack.
+        levels: number of blocks of a stack; `None` for as many as `units` has entries.
         kernel_size: taps of the convolutions.
-        weight_normalization: normalise the kernels.
+        dilation_rates: the dilation of each block of a stack; `None` for 1, 2, 4, ...
+        stacks: how often the blocks are repeated.
+        activation: of the convolutions and of the residual sums.
+        weight_normalization: normalise the kernels; `None` for where there is no `normalization`.
+        normalization: of what a convolution gives, `"layer"`, `"batch"` or `None`.
+        skip_connections: the output is the sum of what all blocks add to their inputs.
+        branch_activation: apply the activation once more to what a block adds to its input.
+        padding: `"causal"`, or `"same"` for convolutions that see as far ahead as back.
         dropout: rate after each convolution.
         spatial_dropout: drop whole channels.
         dtype: a dtype policy; `None` for Keras' current one.
@@ -59,7 +73,14 @@ def core_of(
         units,
         levels,
         kernel_size,
+        dilation_rates,
+        activation,
         weight_normalization=weight_normalization,
+        normalization=normalization,
+        stacks=stacks,
+        skip_connections=skip_connections,
+        branch_activation=branch_activation,
+        padding=padding,
         dropout=dropout,
         spatial_dropout=spatial_dropout,
         seed=seed,

@@ -226,20 +226,37 @@ def _built(recipe) -> dict[str, Any]:
 @command
 def convert(
     output: Output,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A weight file of a release.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model that it belongs to.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A weight file of a release, or of keras-tcn.")
+    ],
     to: Annotated[
         Path, typer.Option("--to", help="File to write, ending in .weights.h5 or .keras.")
     ],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The model that it belongs to. Without: that of a .keras file of keras-tcn.",
+        ),
+    ] = None,
     settings: Settings = None,
     variant: Variant = None,
 ) -> None:
-    """Convert the weights of an original PyTorch release to a model of the zoo.
+    """Convert the weights of an original PyTorch release, or of keras-tcn, to a model of the zoo.
 
     Nothing in the file is executed. The result holds the recipe too: `keras-seq evaluate` takes it.
+    Without MODEL, a `.keras` file of keras-tcn becomes the same Keras model with layers of ours.
     """
     if not to.name.endswith((".weights.h5", ".keras")):
         raise UsageError(f"--to must end in .weights.h5 or .keras. Received: {to}.")
+    if model is None:
+        if settings or variant or file.suffix != ".keras":
+            raise UsageError(
+                "Give the MODEL that the weights belong to. Without, FILE must be a .keras file of "
+                f"keras-tcn, and neither --set nor --variant is taken. Received: {file}."
+            )
+        _convert_keras_tcn(output, file, to)
+        return
     recipe = apply_settings(find_recipe(model, variant), settings or [])
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file.")
@@ -257,3 +274,19 @@ def convert(
         return
     output.line(f"{to}: {count:,} parameters of {recipe.name}.")
     output.line(f"Next: keras-seq evaluate {to}")
+
+
+def _convert_keras_tcn(output: Output, file: Path, to: Path) -> None:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file.")
+    from keras_seq import convert as conversion
+    from keras_seq.convert.reference import write_model
+    from keras_seq.models.size import count_parameters
+
+    model = conversion.load_keras_tcn(file)
+    write_model(model, to)
+    count = count_parameters(model)
+    if output.json_wanted:
+        output.document({"model": model.name, "file": str(to), "parameters": count})
+        return
+    output.line(f"{to}: {count:,} parameters of the Keras model {model.name!r}.")

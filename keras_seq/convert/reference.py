@@ -191,13 +191,24 @@ def convert_file(source: Any, model: Any, destination: Any) -> Path:
     Raises:
         ValueError: the name has another ending; or whatever `load_reference` raises.
     """
-    destination = Path(destination)
-    if not destination.name.endswith((".weights.h5", ".keras")):
+    check_ending(destination)
+    load_reference(model, source)
+    return write_model(model, destination)
+
+
+def check_ending(destination: Any) -> None:
+    """Refuses the name of a file that Keras would not write."""
+    if not Path(destination).name.endswith((".weights.h5", ".keras")):
         raise ValueError(
             "`destination` must end in '.weights.h5' (weights) or '.keras' (whole model). "
             f"Received: destination={str(destination)!r}."
         )
-    load_reference(model, source)
+
+
+def write_model(model: Any, destination: Any) -> Path:
+    """Writes a model or its weights, by the name's ending, whole or not at all."""
+    check_ending(destination)
+    destination = Path(destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     suffix = ".keras" if destination.suffix == ".keras" else ".weights.h5"
     with _files.atomic(destination, suffix) as temporary:

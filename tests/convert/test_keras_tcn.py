@@ -10,7 +10,9 @@ import keras
 import numpy as np
 import pytest
 from golden_cases.cases import Golden, run_case
+from typer.testing import CliRunner
 
+from keras_seq.cli.app import app
 from keras_seq.convert import (
     ReferenceWeightsError,
     convert_file,
@@ -110,6 +112,27 @@ def test_faults_are_named_and_nothing_is_loaded(model, tmp_path):
         load_keras_tcn(path, other)
     for was, weight in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(was, weight)
+
+
+def test_the_command_writes_the_model_of_the_file(theirs, tmp_path):
+    def call(*arguments):
+        return CliRunner().invoke(app, ["convert", *map(str, arguments)])
+
+    to = tmp_path / "ours.keras"
+    result = call(theirs, "--to", to)
+    assert result.exit_code == 0, result.output
+    assert f"{to}: 162 parameters of the Keras model" in result.stdout
+    x = np.ones((2, 5, 3), "float32")
+    want = load_keras_tcn(theirs)(x)
+    np.testing.assert_allclose(keras.saving.load_model(to)(x), want, rtol=1e-6)
+    sizes = ["features=3", "classes=2", "units=4", "levels=2", "kernel_size=2"]
+    sizes += ["skip_connections=true", "branch_activation=true", "weight_normalization=false"]
+    options = [part for size in sizes for part in ("--set", size)]
+    result = call(theirs, "tcn_seq_mnist", *options, "--to", tmp_path / "zoo.weights.h5")
+    assert result.exit_code == 0, result.output
+    for arguments in ((weights_of(theirs, tmp_path),), (theirs, "--set", "units=3")):
+        refused = call(*arguments, "--to", to)
+        assert refused.exit_code == 2 and "Give the MODEL" in refused.stderr
 
 
 def test_links_to_other_files_are_not_followed(model, tmp_path):

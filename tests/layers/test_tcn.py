@@ -99,6 +99,94 @@ def test_receptive_field_is_what_changes(options, x):
     assert moved[0] == 2 and moved[-1] == 2 + layer.receptive_field - 1
 
 
+@pytest.mark.parametrize("taps", [2, 3])
+def test_same_padding_is_keras(taps, x):
+    """With an even number of steps to pad, or one more behind."""
+    block = TemporalBlock(4, taps, dilation_rate=3, weight_normalization=False, padding="same")
+    block.build(x.shape)
+    inner = x
+    for weights in (block.first, block.second):
+        layer = keras.layers.Conv1D(4, taps, padding="same", dilation_rate=3, activation="relu")
+        layer.build(x.shape)
+        layer.set_weights([numpy(w) for w in weights])
+        inner = layer(inner)
+    np.testing.assert_allclose(numpy(block(x)), numpy(ops.relu(inner + x)), rtol=1e-5, atol=1e-6)
+
+
+def test_skip_connections_are_the_sum_of_the_branches(x):
+    layer = TCN(5, 2, 3, activation="tanh", stacks=2, skip_connections=True, branch_activation=True)
+    outputs, hidden, branches = layer(x), x, []
+    assert [block.dilation_rate for block in layer.blocks] == [1, 2, 1, 2]
+    assert layer.receptive_field == 1 + 2 * 2 * (1 + 2 + 1 + 2)
+    for block in layer.blocks:
+        before = hidden
+        hidden, branch, _ = block(hidden, return_branch=True, return_state=True)
+        shortcut = before if block.residual is None else before @ block.residual[0]
+        shortcut = shortcut + (0 if block.residual is None else block.residual[1])
+        np.testing.assert_allclose(hidden, np.tanh(shortcut + branch), rtol=1e-4, atol=1e-5)
+        branches.append(numpy(branch))
+    np.testing.assert_allclose(outputs, sum(branches), rtol=1e-5, atol=1e-6)
+    inputs = keras.Input((None, 5))
+    symbolic = layer.blocks[1](inputs, return_branch=True, return_state=True)
+    assert [part.shape for part in symbolic[:2]] == [(None, None, 5)] * 2 and len(symbolic) == 3
+
+
+MASK = np.array([[1] * 3 + [0] * 4, [0] * 2 + [1] * 5, [1, 0] * 3 + [1]], "bool")
+
+
+@pytest.mark.parametrize("padding", ["causal", "same"])
+def test_batch_normalization_counts_valid_steps_alone(padding):
+    """In training: outputs and moving statistics are those of the valid steps in one long row."""
+    rng = np.random.default_rng(0)
+    x = np.where(MASK[..., None], rng.normal(size=(*MASK.shape, 3)), np.nan).astype("float32")
+    taps = 1 if padding == "causal" else 2  # a row of all steps is then one of each row
+
+    def made():
+        layer = TemporalBlock(3, taps, normalization="batch", padding=padding, activation="tanh")
+        layer.build((None, None, 3))
+        for weight in layer.trainable_weights:
+            weight.assign(rng_weights.normal(size=weight.shape))
+        return layer
+
+    rng_weights = np.random.default_rng(1)
+    layer = made()
+    outputs = numpy(layer(x, training=True, mask=MASK))
+    rng_weights = np.random.default_rng(1)
+    other = made()
+    if padding == "causal":
+        wanted = numpy(other(x[MASK][None], training=True))[0]
+        np.testing.assert_allclose(outputs[MASK], wanted, rtol=1e-4, atol=1e-5)
+    else:  # the same rows with other padding
+        longer = np.pad(x, [[0, 0], [3, 2], [0, 0]], constant_values=np.nan)
+        mask = np.pad(MASK, [[0, 0], [3, 2]])
+        wanted = numpy(other(longer, training=True, mask=mask))
+        np.testing.assert_allclose(outputs[MASK], wanted[mask], rtol=1e-4, atol=1e-5)
+    for norm, same in zip(layer.norms, other.norms, strict=True):
+        for got, want in zip(norm.weights, same.weights, strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+        assert np.abs(numpy(norm.moving_mean)).max() > 0
+
+
+def test_batch_normalization_streams_once_trained(x):
+    layer = TCN(6, 2, 3, normalization="batch")
+    layer(x, training=True)
+    check_chunks(layer, x, [1, 1, 3, 10, 8])
+    assert not layer.blocks[0].weight_normalization
+
+
+def test_ahead_and_back(x):
+    """With a look-ahead; and both ways with the whole row seen at once."""
+    layer = TCN(6, 2, 2, lookahead=2)
+    layer.build(x.shape)
+    later = TCN.from_config({**layer.get_config(), "lookahead": 0})
+    later.build(x.shape)
+    later.set_weights(layer.get_weights())
+    longer = np.pad(x, [[0, 0], [0, 2], [0, 0]])
+    np.testing.assert_allclose(layer(x), later(longer)[:, 2:], rtol=1e-5, atol=1e-6)
+    layer = TCN(6, 2, 2, padding="same", return_sequences=False)
+    assert layer(x).shape == (2, 6) and not layer.is_causal
+
+
 @pytest.mark.parametrize(
     "options", [{"units": (5, 3), "dilation_rates": [1, 3]}, {"kernel_size": 1}], ids=str
 )
@@ -159,6 +247,16 @@ def test_wrong_sizes_are_refused(x):
         TCN(4, 3, dilation_rates=(1, 2))
     with pytest.raises(ValueError, match="`kernel_size` must be an integer"):
         TemporalBlock(4, 0)
+    with pytest.raises(ValueError, match="`stacks` must be an integer of at least 1"):
+        TCN(4, 2, stacks=0)
+    with pytest.raises(ValueError, match="`units` must be one number with `skip_connections`"):
+        TCN((4, 5), skip_connections=True)
+    with pytest.raises(ValueError, match="`normalization` must be one of 'layer', 'batch'"):
+        TCN(4, 2, normalization="weight")
+    with pytest.raises(ValueError, match="`padding` must be one of 'causal', 'same'"):
+        TemporalBlock(4, 2, padding="valid")
+    with pytest.raises(ValueError, match="`lookahead` must be 0 with padding='same'"):
+        TCN(4, 2, padding="same", lookahead=1)
     with pytest.raises(ValueError, match="built first"):
         TCN(4, 2).get_initial_state(3)
     with pytest.raises(ValueError, match="with d known"):
