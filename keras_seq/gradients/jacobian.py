@@ -12,7 +12,14 @@ from keras_seq._random import draw_seed
 from keras_seq.gradients import _backend
 
 
-def jacobian_loss(f: Callable, z: Any, vectors: Any = None, probes: int = 1, seed: Any = None):
+def jacobian_loss(
+    f: Callable,
+    z: Any,
+    vectors: Any = None,
+    probes: int = 1,
+    seed: Any = None,
+    size: Any = None,
+):
     """An estimate of the squared Frobenius norm of J = ∂f/∂z, divided by the size of z.
 
     Bai, Koltun and Kolter, *Stabilizing Equilibrium Models by Jacobian Regularization* (ICML 2021),
@@ -24,6 +31,7 @@ def jacobian_loss(f: Callable, z: Any, vectors: Any = None, probes: int = 1, see
         vectors: the vectors v, each of the shape of z; drawn if not given.
         probes: number of vectors to draw.
         seed: an integer or a `keras.random.SeedGenerator` for drawing.
+        size: how many elements of z count, where f keeps some at zero; all if not given.
 
     Returns:
         A scalar.
@@ -38,7 +46,8 @@ def jacobian_loss(f: Callable, z: Any, vectors: Any = None, probes: int = 1, see
     if vectors is None:
         vectors = draw_vectors(z, probes, seed)
     _, transpose_product = _backend.recorded(f, z)
-    total, count = 0.0, functools.reduce(operator.mul, ops.shape(z), 1)
+    total = 0.0
+    count = functools.reduce(operator.mul, ops.shape(z), 1) if size is None else size
     for vector in vectors:
         product = transpose_product(vector)
         if "16" in str(product.dtype):
@@ -96,7 +105,8 @@ def spectral_radius(f: Callable, z: Any, steps: int = 50, start: Any = None, see
     def advance(step, vector, radius):
         product = transpose_product(vector)
         squared = ops.sum(vector * vector, axis=axes)
-        radius = ops.abs(ops.sum(product * vector, axis=axes)) / squared
+        radius = ops.abs(ops.sum(product * vector, axis=axes))
+        radius = radius / ops.where(squared > 0, squared, 1)
         length = ops.sqrt(ops.sum(product * product, axis=axes, keepdims=True))
         return step + 1, product / ops.where(length > 0, length, 1), radius
 

@@ -24,9 +24,10 @@ from keras_seq.layers.equilibrium_parts import (
     first_given,
     first_shape,
     merged,
+    size_of,
     solution_spec,
 )
-from keras_seq.layers.fixed_point_problem import FixedPointProblem
+from keras_seq.layers.fixed_point_problem import FixedPointProblem, blanked
 from keras_seq.metrics.solver_metrics import counted, solver_metrics, update
 from keras_seq.solvers.driver import check_limits
 
@@ -93,16 +94,17 @@ class DeepEquilibrium(FixedPointProblem):
             several chunks the worst), and of the `equilibrium` z.
         return_auxiliary: also return, right after the outputs, those of the iterates of
             `correction`, (b, m, ...).
+        mask: (b, t), true at valid steps, see `CausalLayer`. A solve counts valid steps alone: the
+            residual, the steps and the status of a row are those of the row without the others.
 
     Output shape:
         (b, ..., units): the shape of the (first) tensor of x with the last axis replaced; with
         `outputs` of the cell, its `output_units`.
 
-    Masking: not supported.
-
     Raises:
         ValueError: on options out of range, a cell whose output is not of the shape of z, or
-            `pretraining` under XLA with a batch size or length that is not known.
+            `pretraining` under XLA with a batch size or length that is not known, or a mask where
+            a state is needed of a cell whose `next_state` takes no `mask`.
 
     Example:
 
@@ -260,6 +262,7 @@ class DeepEquilibrium(FixedPointProblem):
         masks=None,
         return_solution=False,
         return_auxiliary=False,
+        mask=None,
     ):
         if return_auxiliary and not self.correction:
             raise ValueError(
@@ -272,17 +275,20 @@ class DeepEquilibrium(FixedPointProblem):
         if masks is None:
             masks = self.get_masks(ops.shape(keras.tree.flatten(x)[0])[0]) if training else {}
         if initial_guess is not None:
-            initial_guess = self._compute_type(initial_guess)
+            initial_guess = blanked(self._compute_type(initial_guess), mask)
         parts, auxiliary = [], []
         solution: Any = None
-        for piece, guess in chunks(x, self.subsequence_length, initial_guess):
+        pieces = chunks(x, self.subsequence_length, initial_guess, mask)
+        for piece, guess, valid in pieces:
             z0 = self._start(piece) if guess is None else guess
-            f = self._function(piece, training, state, masks, None if parts else z0)
+            f = self._function(piece, training, state, masks, None if parts else z0, valid)
             z, found, kept = self._solved(f, z0, training, return_auxiliary)
+            z = blanked(z, valid)  # what gradient comes in there is no part of the backward solve
             if training and self.jacobian:
-                self.add_loss(self.jacobian.loss(f, z, self.seed_generator))
-            if state is not None:
-                state = self.contract().next_state(z, piece, state)
+                size = None if valid is None else size_of(z, valid)
+                self.add_loss(self.jacobian.loss(f, z, self.seed_generator, size))
+            if state is not None and (return_state or valid is None or len(pieces) > 1):
+                state = self._next_state(z, piece, state, valid)
             if return_auxiliary:
                 outputs = self.contract().outputs
                 auxiliary.append(corrected(f, kept, outputs, masks.get("supervise")))
@@ -292,7 +298,8 @@ class DeepEquilibrium(FixedPointProblem):
         if training and self.pretraining:
             self.steps_taken.assign(ops.minimum(self.steps_taken + 1, self.pretraining.steps))
         if counted(training):
-            update(self.solver_metrics, solution, training)
+            rows = None if mask is None else ops.cast(ops.any(mask, axis=1), "float32")
+            update(self.solver_metrics, solution, training, rows)
         returned = [self.contract().outputs(z)]
         if return_auxiliary:
             returned.append(
@@ -303,6 +310,19 @@ class DeepEquilibrium(FixedPointProblem):
         if return_state:
             returned.append(state)
         return returned[0] if len(returned) == 1 else tuple(returned)
+
+    def _next_state(self, z, x, state, mask):
+        """The state after a piece; after the last valid step of each row where there is a mask."""
+        cell = self.contract()
+        if mask is None:
+            return cell.next_state(z, x, state)
+        if not cell.takes_mask("next_state"):
+            raise ValueError(
+                f"`mask` must be left out where the state of a {type(self.cell).__name__} (layer "
+                f"{self.cell.name!r}) is needed: its `next_state` takes no `mask`, so that it "
+                "cannot give the state after the last valid step of each row. Give it the argument."
+            )
+        return cell.next_state(z, x, state, mask=mask)
 
     def _solved(self, f, z0, training, keep):
         """The equilibrium, or levels in the time before it; what the solver says; iterates kept."""
@@ -327,7 +347,8 @@ class DeepEquilibrium(FixedPointProblem):
         if not return_solution:
             return results
         results = list(results) if isinstance(results, tuple) else [results]
-        z = keras.KerasTensor((*shape[:-1], self.state_units), self.compute_dtype)
+        steps = keras.tree.flatten(x)[0].shape[:-1]
+        z = keras.KerasTensor((*steps, self.state_units), self.compute_dtype)
         results.insert(len(results) - bool(return_state), {"equilibrium": z, **solution_spec(z)})
         return tuple(results)
 

@@ -17,6 +17,7 @@ from keras_seq.layers.relative_attention import (
     default_initializer,
     normalized,
 )
+from keras_seq.ops.packing import last_steps
 
 EPSILON = 1e-5
 
@@ -223,13 +224,14 @@ class DEQTransformerCell(EquilibriumCell):
             "valid": ops.zeros((batch_size, steps), self.compute_dtype),
         }
 
-    def next_state(self, z, x, initial_state):
+    def next_state(self, z, x, initial_state, mask=None):
         """The memory after a piece: the newest steps of the old one and of the piece.
 
         Args:
             z: the piece's equilibrium, (b, t, d).
             x: its input, (b, t, e).
             initial_state: the memory before it.
+            mask: (b, t), true at the first steps of each row, which count; `None` where all do.
         """
         steps = ops.shape(initial_state["hidden"])[1]
         news = {"hidden": z, "injected": self.injection(x), "valid": ops.ones_like(z[:, :, 0])}
@@ -237,7 +239,10 @@ class DEQTransformerCell(EquilibriumCell):
         for name, new in news.items():
             old = initial_state[name]
             both = ops.concatenate([old, ops.cast(new, old.dtype)], axis=1)
-            state[name] = both[:, ops.shape(both)[1] - steps :]
+            if mask is None:
+                state[name] = both[:, ops.shape(both)[1] - steps :]
+            else:
+                state[name] = last_steps(both, mask, steps)
         return state
 
     def injection(self, x):

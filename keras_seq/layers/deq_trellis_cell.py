@@ -10,6 +10,7 @@ from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.equilibrium_cell import EquilibriumCell
 from keras_seq.ops.lstm import Gates, lstm_step
+from keras_seq.ops.packing import last_steps, last_valid
 from keras_seq.ops.trellis.state import STATE_KINDS
 from keras_seq.ops.weight_drop import weight_drop, weight_drop_mask
 from keras_seq.ops.weight_norm import direction_norm, weight_normalize
@@ -179,26 +180,33 @@ class DEQTrellisCell(EquilibriumCell):
     def _zeros(self, *shape):
         return ops.zeros(shape, self.compute_dtype)
 
-    def next_state(self, z, x, initial_state):
+    def next_state(self, z, x, initial_state, mask=None):
         """The state after a chunk, of the kind of `initial_state`.
 
         Args:
             z: (b, t, 2 w) equilibrium.
             x: (b, t, d) input.
             initial_state: the state before the chunk.
+            mask: (b, t), true at the first steps of each row, which count; `None` where all do.
         """
         h, c = ops.split(z, 2, axis=-1)
+
+        def newest(before, now):
+            return now[:, -1] if mask is None else last_valid(now, mask, before)
+
         if not isinstance(initial_state, dict):
-            return [h[:, -1], c[:, -1]]
+            return [newest(*pair) for pair in zip(initial_state, (h, c), strict=True)]
         past = self.kernel_size - 1
 
         def last(before, now):
             joined = ops.concatenate([before, ops.cast(now, before.dtype)], axis=1)
+            if mask is not None:
+                return last_steps(joined, mask, past)
             return joined[:, ops.shape(joined)[1] - past :]
 
         return {
             "hidden": last(initial_state["hidden"], h),
-            "cell": c[:, -1],
+            "cell": newest(initial_state["cell"], c),
             "input": last(initial_state["input"], x),
         }
 

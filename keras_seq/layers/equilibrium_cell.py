@@ -1,6 +1,7 @@
 """The contract of the cells of deep equilibrium layers."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,12 @@ class EquilibriumCell(CheckedLayer):
     start: what precedes a piece of a sequence (past equilibria, past inputs) goes into the context
     from here, and stays as it is while the piece is solved. A cell with several kinds of state
     chooses for `kind=None`, and recognises the kind of a state by its structure.
+
+    **Masks.** Of a batch of padded rows the layer moves the valid steps to the front, and keeps z
+    at zero behind them, whatever the cell gives there: a causal cell needs no more. `next_state`
+    must then take `mask` (b, t), true first, and give the state after the last valid step of each
+    row. A cell in which a step sees later ones takes `mask` in `prepare`. One without state that
+    takes none is warned of, unless it sets `supports_masking`.
 
     Attributes:
         axes: names of the axes of x.
@@ -126,7 +133,18 @@ class EquilibriumCell(CheckedLayer):
         """Whether a symbolic call builds the cell and tells the shape of what it returns."""
         return not self.has_state
 
-    def bound(self, x, training, initial_state, masks, start=None) -> tuple[Callable, Any]:
+    def takes_mask(self, method: str) -> bool:
+        """Whether a method of the cell takes `mask`."""
+        return _takes_mask(getattr(self, method))
+
+    def check_mask(self) -> None:
+        """Warns of a cell that may see what stands behind the last valid step."""
+        if not (self.has_state or self.supports_masking or self.takes_mask("prepare")):
+            _warn_of_mask(self)
+
+    def bound(
+        self, x, training, initial_state, masks, start=None, mask=None
+    ) -> tuple[Callable, Any]:
         """f as a function of z and the context, and the context.
 
         Args:
@@ -135,8 +153,10 @@ class EquilibriumCell(CheckedLayer):
             initial_state: as in `prepare`.
             masks: as in `prepare`.
             start: a value with which seeds that `iterate` draws from move on, once; or `None`.
+            mask: (b, t), true at the first steps of each row, for a `prepare` that takes it.
         """
-        return self.iterate, self.prepare(x, training, initial_state, masks)
+        more = {"mask": mask} if mask is not None and self.takes_mask("prepare") else {}
+        return self.iterate, self.prepare(x, training, initial_state, masks, **more)
 
 
 class AdaptedCell:
@@ -189,14 +209,27 @@ class AdaptedCell:
             refuse_state(self._layer)
         return self._layer.get_initial_state(batch_size, **({"kind": kind} if kind else {}))
 
-    def next_state(self, z, x, initial_state):
+    def next_state(self, z, x, initial_state, **options):
         """The state after a piece."""
-        return self._layer.next_state(z, x, initial_state)
+        return self._layer.next_state(z, x, initial_state, **options)
 
-    def bound(self, x, training, initial_state, masks, start=None) -> tuple[Callable, Any]:
+    def takes_mask(self, method: str) -> bool:
+        """Whether a method of the layer takes `mask`."""
+        return _takes_mask(getattr(self._layer, method))
+
+    def check_mask(self) -> None:
+        """Warns of a layer that may see what stands behind the last valid step."""
+        if not (self.has_state or self._layer.supports_masking or "mask" in self._known):
+            _warn_of_mask(self._layer)
+
+    def bound(
+        self, x, training, initial_state, masks, start=None, mask=None
+    ) -> tuple[Callable, Any]:
         """f as a function of z and the context, and the context."""
         given = {"training": training} if "training" in self._known else {}
         tensors = {} if initial_state is None else {"initial_state": initial_state}
+        if mask is not None and "mask" in self._known:
+            tensors["mask"] = mask
         if masks is not None and self._has("get_masks"):
             tensors["masks"] = masks
         if self._prepares:
@@ -209,6 +242,20 @@ class AdaptedCell:
         if training and start is not None:
             gradients.advance_state(run, self._layer, start, context)
         return run, context
+
+
+def _takes_mask(method) -> bool:
+    return "mask" in inspect.signature(method).parameters
+
+
+def _warn_of_mask(cell) -> None:
+    warnings.warn(
+        f"`mask` reaches a {type(cell).__name__} (layer {cell.name!r}) that may not heed it. Its "
+        "valid steps stand first, and z and x are zeros behind them: what is read there counts. "
+        "Take `mask` where the cell is called with x (`call`, or `prepare`), or set "
+        "`self.supports_masking = True` if none of its steps sees a later one.",
+        stacklevel=2,
+    )
 
 
 def build_by_call(cell, z_shape, x_shape, dtype) -> None:

@@ -60,19 +60,20 @@ class JacobianRegularization(Option):
         check_share("jacobian.frequency", self.frequency)
         check_integer("jacobian.probes", self.probes)
 
-    def loss(self, f, outputs, seed_generator):
+    def loss(self, f, outputs, seed_generator, size=None):
         """The loss of a call, a scalar.
 
         Args:
             f: a `keras_seq.gradients.GuardedCell`.
             outputs: f(z*).
             seed_generator: of the vectors and of the draw.
+            size: how many elements of z count; all if not given.
         """
         z = ops.stop_gradient(outputs)
         vectors = gradients.draw_vectors(z, self.probes, seed_generator)
 
         def measured():
-            loss = gradients.jacobian_loss(f, z, vectors)
+            loss = gradients.jacobian_loss(f, z, vectors, size=size)
             return self.weight * ops.where(ops.isfinite(loss), loss, 0)
 
         if self.frequency == 1:

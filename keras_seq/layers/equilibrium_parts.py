@@ -1,5 +1,8 @@
 """Parts of the deep equilibrium layer: unrolling, and chunks of a sequence."""
 
+import functools
+import operator
+
 import keras
 from keras import ops
 
@@ -101,6 +104,12 @@ def merged(first, second):
         "steps": ops.maximum(first["steps"], second["steps"]),
         "status": ops.where(done, second["status"], first["status"]),
     }
+
+
+def size_of(z, mask):
+    """How many elements of z (b, t, ...) belong to the valid steps of a mask; 1 at least."""
+    inner = functools.reduce(operator.mul, z.shape[2:], 1)
+    return ops.maximum(ops.sum(ops.cast(mask, "int32")) * inner, 1)
 
 
 def solution_spec(z) -> dict[str, keras.KerasTensor]:

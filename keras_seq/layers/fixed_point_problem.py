@@ -9,6 +9,8 @@ from keras_seq import gradients, solvers
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.equilibrium_cell import AdaptedCell
 from keras_seq.layers.equilibrium_parts import first_given
+from keras_seq.layers.over_rows import Reading
+from keras_seq.ops.packing import choose_rows
 
 
 class FixedPointProblem(CausalLayer):
@@ -48,7 +50,9 @@ class FixedPointProblem(CausalLayer):
 
     # The solution alone
 
-    def solve(self, x, initial_state=None, initial_guess=None, training=False, trace=False):
+    def solve(
+        self, x, initial_state=None, initial_guess=None, training=False, trace=False, mask=None
+    ):
         """Solves for the equilibrium and returns all that the solver knows, without gradients.
 
         The whole sequence is solved at once, whatever `subsequence_length` is.
@@ -59,30 +63,40 @@ class FixedPointProblem(CausalLayer):
             initial_guess: as in a call.
             training: as in a call.
             trace: also return the residuals of all steps.
+            mask: as in a call. Masked steps of the value are zeros.
 
         Returns:
             A `keras_seq.solvers.Solution`.
         """
-        f, z0 = self.function(x, initial_state, initial_guess, training)
+        f, z0 = self.function(x, initial_state, initial_guess, training, mask)
         limit = self._limit(training)
         return solvers.solve(f, z0, self.solver, limit, self.tolerance, self.stop, trace)
 
-    def function(self, x, initial_state=None, initial_guess=None, training=False):
+    def function(self, x, initial_state=None, initial_guess=None, training=False, mask=None):
         """The cell as a function of z alone, and the z to start from.
+
+        Steps of z stand where those of x do, and a `lookahead` adds none.
 
         Args:
             x: as in a call.
             initial_state: as in a call.
             initial_guess: as in a call.
             training: as in a call.
+            mask: as in a call. Masked steps of what the function gives are zeros.
         """
         x = keras.tree.map_structure(self._compute_type, x)
         if not self.built:
             self.build(keras.tree.map_structure(lambda t: tuple(t.shape), x))
         z0 = self._start(x) if initial_guess is None else self._compute_type(initial_guess)
-        return self._function(x, training, self._state(x, initial_state, False)), z0
+        state = self._state(x, initial_state, False)
+        if mask is None and not self.go_backwards:
+            return self._function(x, training, state), z0
+        reading = Reading(mask, self.go_backwards)
+        x = keras.tree.map_structure(reading.put, x)
+        f = self._function(x, training, state, mask=reading.mask)
+        return lambda z: reading.back(f(reading.put(z))), reading.back(reading.put(z0))
 
-    def spectral_radius(self, x, steps=50, initial_state=None, training=False):
+    def spectral_radius(self, x, steps=50, initial_state=None, training=False, mask=None):
         """The spectral radius of ∂f/∂z at the equilibrium of each sample, (b,).
 
         Args:
@@ -90,9 +104,10 @@ class FixedPointProblem(CausalLayer):
             steps: of the power iteration.
             initial_state: as in a call.
             training: as in a call.
+            mask: as in a call.
         """
-        z = self.solve(x, initial_state, training=training).value
-        f, _ = self.function(x, initial_state, training=training)
+        z = self.solve(x, initial_state, training=training, mask=mask).value
+        f, _ = self.function(x, initial_state, training=training, mask=mask)
         return gradients.spectral_radius(f, z, steps, seed=self.seed)[0]
 
     def _compute_type(self, tensor):
@@ -105,11 +120,20 @@ class FixedPointProblem(CausalLayer):
     def _limit(self, training):
         return self.max_steps if training else first_given(self.inference_max_steps, self.max_steps)
 
-    def _function(self, x, training, state=None, masks=None, z0=None):
-        """The cell as a function of z alone; with `z0`, its seeds move on first."""
+    def _function(self, x, training, state=None, masks=None, z0=None, mask=None):
+        """The cell as a function of z alone; with `z0`, its seeds move on first.
+
+        With a mask, true first, z is zero behind the last valid step, and counts nowhere.
+        """
         kind = self.compute_dtype if self._adapted else self.cell.compute_dtype
         x = keras.tree.map_structure(lambda part: _as_type(part, kind), x)
-        iterate, context = self.contract().bound(x, training, state, masks, z0)
+        if mask is None:
+            iterate, context = self.contract().bound(x, training, state, masks, z0)
+        else:
+            self.contract().check_mask()
+            x = keras.tree.map_structure(lambda part: blanked(part, mask), x)
+            iterate, context = self.contract().bound(x, training, state, masks, z0, mask)
+            iterate, context = _blanking(iterate, self.stateful_cell), (context, mask)
 
         def run(z, context):
             return ops.cast(iterate(ops.cast(z, kind), context), self.compute_dtype)
@@ -130,6 +154,22 @@ class FixedPointProblem(CausalLayer):
     def _width(self, shape):
         """The width of z, for the shape of x."""
         return first_given(self.units, self.contract().state_units, shape[-1])
+
+
+def blanked(values, mask):
+    """Values (b, t, ...) with zeros at all but valid steps."""
+    return values if mask is None else choose_rows(mask, values, ops.zeros_like(values))
+
+
+def _blanking(iterate, causal: bool):
+    """f with a mask beside its context, that gives zeros at masked steps and sees zeros there."""
+
+    def run(z, context):
+        context, mask = context
+        z = z if causal else blanked(z, mask)  # a causal cell does not look there
+        return blanked(iterate(z, context), mask)
+
+    return run
 
 
 def _as_type(tensor, dtype):

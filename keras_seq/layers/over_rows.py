@@ -12,8 +12,14 @@ from keras import ops
 from keras_seq.layers.recorded_attention import record_of_steps
 from keras_seq.ops.packing import Packing, is_packed, last_valid, lengths_of, mark_packed
 
-# Of time, in further results.
-_AXES = {"return_branch": 1, "return_auxiliary": 2, "return_probabilities": None}
+# Of time, in further results; a solution is a dict of its own.
+_AXES = {
+    "return_branch": 1,
+    "return_auxiliary": 2,
+    "return_probabilities": None,
+    "return_solution": None,
+}
+_FOR_EACH_STEP = ("initial_guess",)  # further arguments with values for the steps of x
 
 
 def over_rows(call: Callable) -> Callable:
@@ -65,6 +71,41 @@ class Order(NamedTuple):
 FORWARDS = Order()
 
 
+class Reading:
+    """The order in which the steps of a batch are read: valid steps alone, one direction.
+
+    Args:
+        mask: (b, t), true at valid steps; `None` where all are.
+        go_backwards: whether the last step is read first.
+
+    Attributes:
+        mask: in that order, true first.
+        packing: what moved the steps; `None` where it was in this form.
+    """
+
+    def __init__(self, mask: Any, go_backwards: bool):
+        self._go_backwards = go_backwards
+        if mask is not None and go_backwards:
+            mask = ops.flip(mask, axis=1)
+        self.packing = None
+        if mask is not None and not is_packed(mask):
+            self.packing = Packing(mask)
+            mask = self.packing.mask
+        self.mask = mask
+
+    def put(self, values):
+        """Values (b, t, ...) of all steps, as they are read."""
+        if self._go_backwards:
+            values = ops.flip(values, axis=1)
+        return values if self.packing is None else self.packing.pack(values)
+
+    def back(self, values):
+        """Values as they are read, in their places; zeros at masked steps."""
+        if self.packing is not None:
+            values = self.packing.unpack(values, zeros=True)
+        return ops.flip(values, axis=1) if self._go_backwards else values
+
+
 def read_rows(
     call: Callable,
     x: Any,
@@ -87,15 +128,14 @@ def read_rows(
     """
     if mask is not None:
         _check_mask(mask, x)
-    if order.go_backwards:
-        x = _each(lambda part: ops.flip(part, axis=1), x)
-        mask = None if mask is None else ops.flip(mask, axis=1)
-    packing = None
-    if mask is not None and not is_packed(mask):
-        packing = Packing(mask)
-        x, mask = _each(packing.pack, x), packing.mask
+    reading = Reading(mask, order.go_backwards)
+    x, mask, packing = _each(reading.put, x), reading.mask, reading.packing
     whole = given.get("initial_state") is None and not given.get("return_state")
     ahead = order.lookahead if whole else 0
+    for name in _FOR_EACH_STEP:
+        if given.get(name) is not None:
+            _check_lookahead(ahead, name)
+            given = {**given, name: reading.put(given[name])}
     read = mask
     if ahead:
         x = _each(lambda part: _longer(part, ahead), x)
@@ -118,6 +158,9 @@ def read_rows(
     for axis, result in results:
         if axis is not None:
             handed.append(_at(axis, result, placed))
+        elif isinstance(result, dict):
+            _check_lookahead(ahead, "return_solution")
+            handed.append({**result, "equilibrium": reading.back(result["equilibrium"])})
         elif ahead or not order.return_sequences:
             raise ValueError(
                 "`return_probabilities` must be False with `lookahead`, and with "
@@ -144,6 +187,15 @@ def _call(call, x, mask, takes_mask: bool, owner, given):
     state = [results.pop()] if wants_state else []
     asked = [axis for name, axis in _AXES.items() if given.get(name)]
     return list(zip([1, *asked], results, strict=True)), state
+
+
+def _check_lookahead(ahead: int, name: str) -> None:
+    """Refuses what is for the steps of x where further ones are read."""
+    if ahead:
+        raise ValueError(
+            f"`{name}` must be left out with `lookahead`, which reads steps behind those of x. "
+            f"Received: lookahead={ahead}. Or give x these steps, zeros, and a state."
+        )
 
 
 def _check_mask(mask, x) -> None:

@@ -10,6 +10,7 @@ from keras_seq._arguments import check_choice, check_integer, check_rate
 from keras_seq._export import export
 from keras_seq._random import bernoulli_mask, draw_seed
 from keras_seq.layers.causal_layer import CausalLayer
+from keras_seq.layers.temporal_block import check_padding, refuse_state
 from keras_seq.ops.trellis.gates import TrellisGates, get_gates
 from keras_seq.ops.trellis.kernels import Kernels, dense_kernels, group_kernels
 from keras_seq.ops.trellis.plan import TrellisPlan
@@ -70,7 +71,11 @@ class TrellisNet(CausalLayer):
         bias_initializer: of the bias; the same default.
         kernel_regularizer: of both kernels.
         seed: of the dropout masks.
-        **kwargs: of `keras.layers.Layer`.
+        padding: `"causal"`, or `"same"` for convolutions centred on their step, with the zeros of
+            `keras.layers.Conv1D`: of two taps the last is one dilation ahead. The cells are handed
+            on from the past as before: the gates weigh what a step sees on both sides against the
+            cell one dilation earlier. Such a network has no state and no groups.
+        **kwargs: of `CausalLayer`.
 
     Call arguments:
         x: `(b, t, d)`.
@@ -80,17 +85,17 @@ class TrellisNet(CausalLayer):
         training: whether to draw dropout masks.
         return_auxiliary: also return the auxiliary outputs, right after the outputs.
         masks: dropout masks to use whatever `training` is, as from `get_masks`; `{}` for none.
+        mask: `(b, t)`, true at valid steps, see `CausalLayer`.
 
     Output shape:
         `(b, t, output_units)`; the auxiliary outputs are `(b, m, t, output_units)` for m auxiliary
         levels. The exact state is a dict of `hidden` (b, sum of (k-1) d_l, width), `cell`
         (b, sum of d_l, width) and `input` (b, (k-1) max d_l, d), with d_l the dilation of level l.
 
-    Masking: not supported; a causal network gives the outputs before padding at the end unchanged.
-
     Raises:
-        ValueError: on sizes or rates out of range, groups that do not sum to the width, or an
-            auxiliary frequency that no level is a multiple of.
+        ValueError: on sizes or rates out of range, groups that do not sum to the width, an
+            auxiliary frequency that no level is a multiple of, or `padding="same"` together with
+            groups, with `lookahead` or with a state.
 
     Example:
 
@@ -127,6 +132,7 @@ class TrellisNet(CausalLayer):
         bias_initializer: Any = None,
         kernel_regularizer: Any = None,
         seed: int | None = None,
+        padding: str = "causal",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -156,6 +162,7 @@ class TrellisNet(CausalLayer):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+        self.padding = check_padding(padding, self)
         self._check_groups()
         if auxiliary_frequency is not None:
             check_integer("auxiliary_frequency", auxiliary_frequency)
@@ -173,6 +180,7 @@ class TrellisNet(CausalLayer):
             output_units=output_units,
             gates=self.gates,
             groups=self.groups,
+            centred=padding == "same",
         )
 
     def _check_groups(self):
@@ -191,12 +199,23 @@ class TrellisNet(CausalLayer):
                 "`levels` must be at least the number of groups, or the last group stays zero. "
                 f"Received: levels={self.levels}, groups={groups}."
             )
+        if self.padding == "same":
+            raise ValueError(
+                "`padding` must be 'causal' with a mixed-group kernel, whose taps are a recurrent "
+                f"network's past and present. Received: padding='same', groups={groups}. For both "
+                "directions use `keras.layers.Bidirectional`."
+            )
         if self.kernel_size != 2 or self.weight_normalization or self.weight_dropout:
             raise ValueError(
                 "A mixed-group kernel has two taps, no weight normalisation and no weight dropout. "
                 f"Received: kernel_size={self.kernel_size}, weight_normalization="
                 f"{self.weight_normalization}, weight_dropout={self.weight_dropout}."
             )
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no output has seen a step after its own."""
+        return self.padding == "causal" and super().is_causal
 
     @property
     def loop(self) -> str:
@@ -321,6 +340,7 @@ class TrellisNet(CausalLayer):
             batch_size: the batch size b, an integer or a scalar tensor.
             kind: `"exact"`, `"history"`, or `None` for the layer's `state`.
         """
+        refuse_state(self)
         kind = check_choice("kind", self.state if kind is None else kind, STATE_KINDS)
         if kind == "exact" and not self.built:
             raise ValueError(
@@ -341,7 +361,10 @@ class TrellisNet(CausalLayer):
         training=None,
         return_auxiliary=False,
         masks=None,
+        mask=None,
     ):
+        if return_state or initial_state is not None:
+            refuse_state(self)
         if return_auxiliary and not self.auxiliary_levels:
             raise ValueError(
                 "There are no auxiliary outputs to return: set `auxiliary_frequency` when making "
@@ -361,6 +384,7 @@ class TrellisNet(CausalLayer):
             training=training,
             unroll=self.unroll,
             rematerialize=self.rematerialize,
+            valid=mask,
         )
         asked = [part for part in results if part is not None]
         return asked[0] if len(asked) == 1 else tuple(asked)
@@ -404,6 +428,7 @@ class TrellisNet(CausalLayer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "seed": self.seed,
+            "padding": self.padding,
         }
 
     @classmethod

@@ -73,21 +73,23 @@ def solver_metrics(name: str) -> dict[str, keras.metrics.Metric]:
     return made
 
 
-def update(metrics: dict[str, keras.metrics.Metric], solution, training) -> None:
+def update(metrics: dict[str, keras.metrics.Metric], solution, training, rows=None) -> None:
     """Takes a solve into account; nothing leaves the device for it.
 
     Args:
         metrics: of `solver_metrics`.
         solution: a dict of `residual`, `steps` and `status`, (b,) each.
         training: whether it was a training step.
+        rows: (b,), one for samples that count and zero for others; `None` where all do.
     """
     status = solution["status"]
     finite = ops.isfinite(solution["residual"])
     residual = ops.where(finite, solution["residual"], 0)
-    metrics["residual"].update_state(residual, ops.cast(finite, "float32"))
-    metrics["steps"].update_state(solution["steps"])
+    known = ops.cast(finite, "float32")
+    metrics["residual"].update_state(residual, known if rows is None else known * rows)
+    metrics["steps"].update_state(solution["steps"], rows)
     failed = ops.not_equal(status, int(Status.CONVERGED))
-    metrics["failures"].update_state(ops.cast(failed, "float32"))
+    metrics["failures"].update_state(ops.cast(failed, "float32"), rows)
     if training:
         lost = ops.greater_equal(status, int(Status.DIVERGED))
         metrics["diverged_in_a_row"].update_state(lost)

@@ -17,11 +17,6 @@ MASK = np.array(
 )
 ROWS = range(4)  # those with valid steps
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-# Layers that do not yet give the state after the last valid step.
-WITHOUT_STATE = {
-    "DeepEquilibrium",
-    "TrellisNet",
-}
 
 
 def exact(name: str, **options):
@@ -66,8 +61,6 @@ def test_outputs(name):
 @every_causal
 def test_states(name):
     """The state is that after the last valid step; a row of padding keeps the state it had."""
-    if name.split(",")[0] in WITHOUT_STATE:
-        pytest.xfail("to come")
     layer, x = exact(name), rows()
     if not layer.is_causal:
         with pytest.raises(ValueError, match="`padding` must be 'causal' for a state"):

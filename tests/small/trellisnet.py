@@ -19,6 +19,9 @@ SMALL = Small(
         "TrellisNet, history": lambda **options: layers.TrellisNet(
             4, 3, levels=3, state="history", **options
         ),
+        "TrellisNet, same padding": lambda **options: layers.TrellisNet(
+            4, 3, levels=3, kernel_size=3, dilation_rate=(1, 2), padding="same", **options
+        ),
     },
     exported={
         "trellisnet_ptb_word_mos": {**WORDS, "embedding_dim": 6, "experts": 3},

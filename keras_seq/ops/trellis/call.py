@@ -22,6 +22,8 @@ class TrellisCall(NamedTuple):
         state: the state before the first step, `None` for zeros.
         mask: the dropout mask of the convolution's hidden input, `(b, 1, width)`, or `None`.
         return_past: whether the past for the next call is wanted.
+        valid: `(b, t)`, one at the first steps of each row that count and zero behind them, in the
+            type of the kernels; `None` where it makes no difference to what is wanted.
     """
 
     plan: TrellisPlan
@@ -30,6 +32,7 @@ class TrellisCall(NamedTuple):
     state: Any = None
     mask: Any = None
     return_past: bool = False
+    valid: Any = None
 
     @property
     def past(self) -> Past:
@@ -67,6 +70,7 @@ def injections(call: TrellisCall) -> dict:
     for dilation in plan.injected_dilations:
         seen = call.x
         if plan.groups is None:
-            seen = shift.windows(seen, plan.kernel_size, dilation, call.input_past)
+            ahead = plan.ahead(dilation)
+            seen = shift.windows(seen, plan.kernel_size, dilation, call.input_past, ahead=ahead)
         injected[dilation] = matrix_product(seen, kernels.input) + kernels.bias
     return injected

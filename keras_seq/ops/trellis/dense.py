@@ -38,7 +38,8 @@ class DenseProduct:
         (kernel,) = weights
         masked, masked_past = masked_pair(z, hidden_past, mask)
         if level > 0:
-            seen = shift.windows(masked, plan.kernel_size, dilation, masked_past)
+            ahead = plan.ahead(dilation)
+            seen = shift.windows(masked, plan.kernel_size, dilation, masked_past, ahead=ahead)
             pre = matrix_product(seen, kernel) + injection
         elif hidden_past is not None and plan.padding(level):
             # Below the first level all is zero but the past, which the first steps see.

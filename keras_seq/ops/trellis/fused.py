@@ -34,7 +34,7 @@ class _Saved(NamedTuple):
 def run_fused_levels(call: TrellisCall, stretches: int = 1) -> LevelOutputs:
     """Runs all levels of a dense LSTM trellis.
 
-    The gradient holds for all inputs but the mask, which counts as a constant. It cannot be
+    The gradient holds for all inputs but the masks, which count as constants. It cannot be
     differentiated again.
 
     Args:
@@ -111,8 +111,9 @@ class _FusedLevels:
     def _take_past(self, level, z, c):
         hidden, cell = self._past(level)
         z, c = (self._zeros(), self._zeros()) if z is None else (z, c)
-        self.next_hidden.append(shift.last(z, self.plan.padding(level), hidden))
-        self.next_cell.append(shift.last(c, self.plan.dilations[level], cell))
+        valid = self.inputs.valid
+        self.next_hidden.append(shift.last(z, self.plan.padding(level), hidden, valid))
+        self.next_cell.append(shift.last(c, self.plan.dilations[level], cell, valid))
 
     def _level(self, level, z, c):
         """One level: equations 11 and 12. `z` is `None` below the first level."""
@@ -127,23 +128,31 @@ class _FusedLevels:
             if mask is not None:
                 z = z * mask
                 hidden_past = None if hidden_past is None else hidden_past * mask
+            z = self._before_the_end(z)
         seen, pre = self._pre_activations(level, z, hidden_past)
         i, o, g, f = ops.split(pre, 4, axis=-1)
         z, c, kept = lstm_step(Gates(i, f, g, o), past_cell)
         return z, c, _Saved(seen, kept)
 
+    def _before_the_end(self, sequence):
+        """A sequence with zeros behind the last valid steps, where a convolution sees these."""
+        if not self.plan.centred or self.inputs.valid is None:
+            return sequence
+        return sequence * ops.expand_dims(self.inputs.valid, 2)
+
     def _pre_activations(self, level, z, hidden_past):
         """What the product of a level saw, and the pre-activations: equation 11."""
         plan, inputs, dilation = self.plan, self.inputs, self.plan.dilations[level]
         injection = inputs.injections[dilation] if plan.injected[level] else inputs.bias_only
+        ahead = plan.ahead(dilation)
         if self.inputs.folded:
             if z is None:
                 return injection, matrix_product(injection, inputs.kernel[plan.hidden_rows :])
-            seen = shift.windows(z, plan.kernel_size, dilation, hidden_past, injection)
+            seen = shift.windows(z, plan.kernel_size, dilation, hidden_past, injection, ahead)
             return seen, matrix_product(seen, inputs.kernel)
         if z is None:
             return None, injection
-        seen = shift.windows(z, plan.kernel_size, dilation, hidden_past)
+        seen = shift.windows(z, plan.kernel_size, dilation, hidden_past, ahead=ahead)
         if level > 0:
             pre = matrix_product(seen, inputs.kernel) + injection
         else:  # all but the first steps see zeros
@@ -206,7 +215,7 @@ class _FusedLevels:
         below = None
         for tap, view in enumerate(views):
             view = view if mask is None else view * mask
-            steps = (plan.kernel_size - 1 - tap) * dilation
+            steps = (plan.kernel_size - 1 - tap) * dilation - plan.ahead(dilation)
             totals.add_past("hidden", level, steps, view)
             if level == 0:
                 continue
@@ -214,4 +223,4 @@ class _FusedLevels:
             below = view if below is None else below + view
         if level == 0:  # nothing below
             return dz, dc
-        return below, shift.delay_gradient(d_cell, dilation)
+        return self._before_the_end(below), shift.delay_gradient(d_cell, dilation)

@@ -23,13 +23,14 @@ class FusedInputs(NamedTuple):
     injections: dict  # dilation -> (b, t, 4 * width), or with a folded input (b, t, channels)
     bias_only: Any  # (4 * width,), or None if the input enters every level
     mask: Any  # (b, 1, width) or None
+    valid: Any  # (b, t) or None
     hidden_past: list  # of each level; empty for zeros
     cell_past: list
     folded: bool
 
     def tensors(self):
         """All of them, in one list."""
-        optional = [x for x in (self.bias_only, self.mask) if x is not None]
+        optional = [x for x in (self.bias_only, self.mask, self.valid) if x is not None]
         return [
             self.kernel,
             *self.injections.values(),
@@ -46,6 +47,7 @@ class FusedInputs(NamedTuple):
             injections={dilation: rest.pop(0) for dilation in self.injections},
             bias_only=None if self.bias_only is None else rest.pop(0),
             mask=None if self.mask is None else rest.pop(0),
+            valid=None if self.valid is None else rest.pop(0),
             hidden_past=[rest.pop(0) for _ in self.hidden_past],
             cell_past=[rest.pop(0) for _ in self.cell_past],
         )
@@ -64,6 +66,7 @@ def fused_inputs(call: TrellisCall) -> FusedInputs:
         injections=injected,
         bias_only=None if all(plan.injected) else call.kernels.bias,
         mask=call.mask,
+        valid=call.valid,
         hidden_past=past.hidden or [],
         cell_past=past.cell or [],
         folded=folded,
@@ -95,6 +98,8 @@ def _folded_input(call: TrellisCall) -> tuple:
     ones = ops.ones((shape[0], shape[1], 1), x.dtype)
     beside = ops.pad(ones, [[0, 0], [0, 0], [0, more]])
     return kernel, {
-        dilation: shift.windows(x, plan.kernel_size, dilation, call.input_past, beside)
+        dilation: shift.windows(
+            x, plan.kernel_size, dilation, call.input_past, beside, plan.ahead(dilation)
+        )
         for dilation in plan.injected_dilations
     }

@@ -83,7 +83,7 @@ class FusedTotals:
         """What the returned past owes to the sequence below; returns that one's gradient."""
         if not steps:
             return d_below
-        d_past, d_sequence = shift.last_gradient(upstream, d_below, steps)
+        d_past, d_sequence = shift.last_gradient(upstream, d_below, steps, self.inputs.valid)
         if d_past is not None and self.inputs.hidden_past:
             self._add_to_past(name, level, d_past)
         return d_below + d_sequence
@@ -107,6 +107,7 @@ class FusedTotals:
             if inputs.bias_only is None
             else ops.cast(ops.sum(self.injections[None], axis=(0, 1)), inputs.bias_only.dtype),
             mask=None if inputs.mask is None else ops.zeros_like(inputs.mask),
+            valid=None if inputs.valid is None else ops.zeros_like(inputs.valid),
             hidden_past=self._past_gradients("hidden", inputs.hidden_past),
             cell_past=self._past_gradients("cell", inputs.cell_past),
         )

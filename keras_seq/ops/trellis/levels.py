@@ -82,6 +82,7 @@ class _Call:
         self.fixed = {"weight": list(call.kernels.hidden), "injection": list(injected.values())}
         self.fixed["bias"] = [] if all(self.plan.injected) else [call.kernels.bias]
         self.fixed["mask"] = [] if call.mask is None else [call.mask]
+        self.fixed["valid"] = [] if call.valid is None else [call.valid]
         self.hidden_past, self.cell_past = past.hidden or [], past.cell or []
 
     def tensors(self, first, end):
@@ -97,14 +98,17 @@ class _Call:
             rest = list(tensors)
             fixed = {name: [rest.pop(0) for _ in group] for name, group in self.fixed.items()}
             mask = fixed["mask"][0] if fixed["mask"] else None
+            valid = fixed["valid"][0] if fixed["valid"] else None
             hidden_past = rest[: end - first] or [None] * (end - first)
             cell_past = rest[end - first :] or [None] * (end - first)
             collected, next_hidden, next_cell = [], [], []
             for level, hidden, cell in zip(range(first, end), hidden_past, cell_past, strict=True):
                 dilation = plan.dilations[level]
                 if self.return_past:
-                    next_hidden.append(shift.last(z, plan.padding(level), hidden))
-                    next_cell.append(shift.last(c, dilation, cell))
+                    next_hidden.append(shift.last(z, plan.padding(level), hidden, valid))
+                    next_cell.append(shift.last(c, dilation, cell, valid))
+                if plan.centred and valid is not None:
+                    z = z * ops.expand_dims(valid, 2)  # else what stands behind them is seen
                 if plan.injected[level]:
                     injection = fixed["injection"][self.dilations.index(dilation)]
                 else:

@@ -13,6 +13,7 @@ def run_naive(call: TrellisCall) -> LevelOutputs:
     12. Differentiated by the backend.
     """
     plan, past, x = call.plan, call.past, call.x
+    valid = None if call.valid is None else ops.expand_dims(call.valid, 2)
     taps, length = plan.kernel_size, x.shape[1]
     kernel_x, kernel_z = (
         ops.reshape(matrix, (taps, matrix.shape[0] // taps, matrix.shape[1]))
@@ -27,6 +28,14 @@ def run_naive(call: TrellisCall) -> LevelOutputs:
         x_all = _after(None if past.input is None else past.input, x, padding)
         next_hidden.append(z_all[:, length:])
         next_cell.append(c_all[:, length:])
+        delayed = None if taps == 1 else z_all[:, padding - dilation :][:, :length]
+        if plan.centred:
+            ahead = [[0, 0], [0, plan.ahead(dilation)], [0, 0]]
+            known = z if valid is None else z * valid
+            z_all, x_all = (
+                ops.pad(_after(None, sequence, plan.behind(dilation)), ahead)
+                for sequence in (known, x)
+            )
         seen = z_all if call.mask is None else z_all * call.mask
         pre = call.kernels.bias
         for tap in range(taps):
@@ -34,7 +43,6 @@ def run_naive(call: TrellisCall) -> LevelOutputs:
             pre = pre + ops.matmul(seen[:, steps], kernel_z[tap])
             if plan.injected[level]:
                 pre = pre + ops.matmul(x_all[:, steps], kernel_x[tap])
-        delayed = None if taps == 1 else z_all[:, padding - dilation :][:, :length]
         z, c = plan.gates(pre, delayed, c_all[:, :length])
         if level in plan.collected:
             collected.append(z[..., -plan.output_units :])

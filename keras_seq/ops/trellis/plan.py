@@ -17,6 +17,7 @@ class TrellisPlan(NamedTuple):
         output_units: the last channels, which are the output.
         gates: what follows the product of each level.
         groups: widths of the groups of a mixed-group kernel, or `None` for a dense one.
+        centred: whether the convolutions see later steps too, as with `padding="same"`.
     """
 
     kernel_size: int
@@ -27,6 +28,7 @@ class TrellisPlan(NamedTuple):
     output_units: int
     gates: TrellisGates
     groups: tuple[int, ...] | None = None
+    centred: bool = False
 
     @property
     def levels(self) -> int:
@@ -35,6 +37,10 @@ class TrellisPlan(NamedTuple):
     @property
     def receptive_field(self) -> int:
         """Input steps that an output depends on, its own included."""
+        if self.centred:
+            first, *rest = self.dilations
+            behind = self.behind(first) + sum(max(self.behind(d), d) for d in rest)
+            return behind + 1 + self.lead
         if self.groups is not None:  # one level a group is spent on the way to the next group
             upper = sorted(self.dilations[1:])
             return 1 + sum(upper[len(self.groups) - 1 :])
@@ -47,8 +53,22 @@ class TrellisPlan(NamedTuple):
         return self.kernel_size * self.width
 
     def padding(self, level: int) -> int:
-        """Past steps that the convolution of a level sees."""
+        """Past steps that the convolution of a level sees, later ones included if centred."""
         return (self.kernel_size - 1) * self.dilations[level]
+
+    def ahead(self, dilation: int) -> int:
+        """Steps after its own that a convolution of this dilation sees."""
+        steps = (self.kernel_size - 1) * dilation
+        return steps - steps // 2 if self.centred else 0
+
+    def behind(self, dilation: int) -> int:
+        """Steps before its own that it sees."""
+        return (self.kernel_size - 1) * dilation - self.ahead(dilation)
+
+    @property
+    def lead(self) -> int:
+        """Input steps after its own that an output depends on."""
+        return sum(map(self.ahead, self.dilations))
 
     @property
     def hidden_steps(self) -> int:

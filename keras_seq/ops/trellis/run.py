@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_seq.ops import time_shift as shift
 from keras_seq.ops.lost_steps import finite_steps, marked, only, seen_lost
+from keras_seq.ops.packing import last_valid
 from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall
 from keras_seq.ops.trellis.fused import run_fused_levels
 from keras_seq.ops.trellis.kernels import Kernels
@@ -35,6 +36,7 @@ def run_trellis(
     training: bool | None = None,
     unroll: bool = True,
     rematerialize: bool = False,
+    valid=None,
 ) -> TrellisResults:
     """Runs a trellis.
 
@@ -49,15 +51,22 @@ def run_trellis(
         training: whether gradients will be taken, once.
         unroll: repeat the levels in the graph, or loop over them.
         rematerialize: compute most levels again for the backward pass.
+        valid: `(b, t)`, true at the first steps of each row, which count, with zeros in x behind
+            them; `None` where all do.
     """
     finite, lost = x, None
     if x.shape[1] != 1:  # a single step sees the state, and what is lost there marks it
         steps = finite_steps(x)
         finite = only(steps, x)
-        lost = seen_lost(steps, 0, ops.shape(x)[1], plan.receptive_field)
+        if plan.lead:  # of the steps after it a query sees as many
+            steps = ops.pad(steps, [[0, 0], [0, plan.lead]], constant_values=True)
+        lost = seen_lost(steps, plan.lead, ops.shape(x)[1], plan.receptive_field)
+    kind = kernels.bias.dtype
     if mask is not None:
-        mask = ops.cast(mask, kernels.bias.dtype)
-    call = TrellisCall(plan, kernels, finite, state, mask, return_past=next_kind == "exact")
+        mask = ops.cast(mask, kind)
+    exact = next_kind == "exact"
+    counted = None if valid is None or not (exact or plan.centred) else ops.cast(valid, kind)
+    call = TrellisCall(plan, kernels, finite, state, mask, return_past=exact, valid=counted)
     levels = choose_runner(call, training, unroll, rematerialize)(call)
 
     def seen(part, count):
@@ -67,15 +76,23 @@ def run_trellis(
     if with_auxiliary:
         each = None if lost is None else lost[:, None]
         auxiliary = seen(ops.stack(levels.collected, axis=1), each)
-    after, next_state = None if lost is None else lost[:, -1:], None
-    if next_kind == "exact":
+
+    def last(sequence, before=None):
+        if valid is None:
+            return sequence[:, -1:]
+        before = ops.zeros_like(sequence[:, 0]) if before is None else before
+        return ops.expand_dims(last_valid(sequence, valid, before), 1)
+
+    after, next_state = None if lost is None else last(lost), None
+    if exact:
         next_state = {
             "hidden": seen(levels.next_hidden, after),
             "cell": seen(levels.next_cell, after),
-            "input": shift.last(x, plan.input_steps, call.input_past),
+            "input": shift.last(x, plan.input_steps, call.input_past, call.valid),
         }
     elif next_kind == "history":
-        next_state = [seen(z[:, -1:], after)[:, 0] for z in (levels.hidden, levels.cell)]
+        pairs = zip((levels.hidden, levels.cell), state or (None, None), strict=True)
+        next_state = [seen(last(z, before), after)[:, 0] for z, before in pairs]
     outputs = seen(levels.hidden[..., -plan.output_units :], lost)
     return TrellisResults(outputs, auxiliary, next_state)
 

@@ -8,6 +8,7 @@ product with the current step.
 import numpy as np
 from keras import ops
 
+from keras_seq.ops.packing import choose_rows
 from keras_seq.ops.products import matrix_product
 from keras_seq.ops.trellis.call import LevelOutputs, TrellisCall, injections
 
@@ -45,6 +46,10 @@ def run_step(call: TrellisCall) -> LevelOutputs:
             collected.append(z[..., -plan.output_units :])
     hidden = _moved(state["hidden"], below, starts)
     cell = _moved(state["cell"], cells_below, cell_starts)
+    if call.valid is not None:
+        taken = call.valid[:, 0] > 0
+        hidden = choose_rows(taken, hidden, state["hidden"])
+        cell = choose_rows(taken, cell, state["cell"])
     return LevelOutputs(z, c, collected, hidden, cell)
 
 
