@@ -144,6 +144,7 @@ def classifier_of(
     output_dropout: float = 0.0,
     auxiliary_weight: float = 0.0,
     head_initialization: str = "keras",
+    pooling: str = "last",
     seed: int | None = None,
     name: str | None = None,
 ) -> SequenceClassifier:
@@ -162,6 +163,8 @@ def classifier_of(
             `correction_steps`.
         head_initialization: `"keras"`, `"torch"` or `"small"`, how the dense layer starts: see
             `start_head`.
+        pooling: what a sequence is read from: its "last" valid step, or the "mean", the "max" or
+            the learned "attention" of all valid steps.
         seed: the core's; the model takes another one.
         name: the model's name.
     """
@@ -174,6 +177,7 @@ def classifier_of(
         input_dropout=input_dropout,
         output_dropout=output_dropout,
         auxiliary_weight=auxiliary_weight,
+        pooling=pooling,
         seed=after(seed),
         dtype=core.dtype_policy,
         name=name,

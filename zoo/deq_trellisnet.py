@@ -96,7 +96,7 @@ def language_model(
 
 
 @takes_settings_of(core_of)
-@takes_settings_of(classifier_of, "input_dropout", "output_dropout", "auxiliary_weight")
+@takes_settings_of(classifier_of, "pooling", "input_dropout", "output_dropout", "auxiliary_weight")
 def sequence_classifier(
     *,
     vocabulary_size: int | None = None,

@@ -153,7 +153,7 @@ def language_model(
 
 
 @takes_settings_of(core_of)
-@takes_settings_of(classifier_of, "input_dropout", "output_dropout", "name")
+@takes_settings_of(classifier_of, "pooling", "input_dropout", "output_dropout", "name")
 def sequence_classifier(
     *,
     features: int,

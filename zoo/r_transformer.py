@@ -109,7 +109,7 @@ def language_model(
 
 
 @takes_settings_of(core_of)
-@takes_settings_of(classifier_of, "output_dropout", "name")
+@takes_settings_of(classifier_of, "pooling", "output_dropout", "name")
 def sequence_classifier(
     *, features: int, classes: int, seed: int | None = None, **settings
 ) -> SequenceClassifier:

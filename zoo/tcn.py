@@ -143,7 +143,7 @@ def language_model(
 
 
 @takes_settings_of(core_of)
-@takes_settings_of(classifier_of, "return_sequences", "head_initialization", "name")
+@takes_settings_of(classifier_of, "pooling", "return_sequences", "head_initialization", "name")
 def sequence_classifier(
     *, features: int, classes: int, kernel_size: int = 7, seed: int | None = None, **settings
 ) -> SequenceClassifier:

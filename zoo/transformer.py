@@ -97,7 +97,7 @@ def language_model(
 
 
 @takes_settings_of(core_of)
-@takes_settings_of(classifier_of, "name")
+@takes_settings_of(classifier_of, "pooling", "name")
 def sequence_classifier(
     *, features: int, classes: int, seed: int | None = None, **settings
 ) -> SequenceClassifier:

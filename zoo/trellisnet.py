@@ -145,6 +145,7 @@ def language_model(
 @takes_settings_of(core_of)
 @takes_settings_of(
     classifier_of,
+    "pooling",
     *("vocabulary_size", "embedding_dim", "return_sequences", "input_dropout", "output_dropout"),
     *("auxiliary_weight", "name"),
 )

@@ -58,6 +58,8 @@ def export_model(
     Signatures of a language model, with free batch b and length t:
 
     * `serving_default`, `log_probs`: ids (b, t) → log_probs (b, t, v).
+    * `log_probs_of_lengths`: ids (b, t), lengths (b,) → log_probs (b, t, v), each row as if it were
+      alone, without what is behind its length.
     * `text`: text (b,) → tokens, scores (log-probabilities) and ids (b, `top_k`) of what follows.
     * `generate`: text (b,), length, temperature, top_k, seed, each () or (b,) → text (b,), ids.
     * `beam_search`, with `beams`: text (b,), length () or (b,), length_penalty () → text and scores
@@ -67,7 +69,9 @@ def export_model(
 
     A classifier has `serving_default`, `log_probs`: x → log_probs and class; a `FrameModel` the
     same with log_probs and logits of each note; a regressor `serving_default`, `outputs`: x →
-    outputs; all have `initial_state` and `step`.
+    outputs. All have the same with lengths, as `log_probs_of_lengths` or `outputs_of_lengths`, and
+    `initial_state` and `step` unless they must see the whole sequence: with a core that is not
+    causal, or `pooling`.
 
     With `format="litert"` the folder holds `model.tflite` in place of the SavedModel. It has
     `log_probs` (or `outputs`), `initial_state` and a `step` of one time step of one sequence.

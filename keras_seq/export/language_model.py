@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq.export.rows import LENGTHS, OF_LENGTHS, ServedRows, padded, takes_lengths
 from keras_seq.export.signatures import (
     Signature,
     checked_ids,
@@ -102,7 +103,8 @@ def language_model_signatures(
 ) -> dict[str, Signature]:
     """Traces the signatures of a language model.
 
-    The core is traced twice: once for whole sequences, once as the step that all others share.
+    The core is traced three times: for whole sequences; for rows of different length, which `text`
+    shares; and as the step that all others share.
 
     Args:
         model: a model of the state contract.
@@ -112,8 +114,9 @@ def language_model_signatures(
         one_stream: make `step` for one token of one sequence, with all sizes fixed.
 
     Returns:
-        Signatures by name: `serving_default`, `log_probs`, `step`, `initial_state` and, with a
-        vocabulary, `text` and `generate`, and `beam_search` if it is asked for.
+        Signatures by name: `serving_default`, `log_probs`, `log_probs_of_lengths`, `step`,
+        `initial_state` and, with a vocabulary, `text` and `generate`, and `beam_search` if it is
+        asked for.
     """
     steps = ServedStepper(model, weights)
     whole = _whole(model, weights)
@@ -123,9 +126,12 @@ def language_model_signatures(
         "initial_state": initial_state_signature(steps),
         "step": _step(steps, model, one_stream),
     }
+    rows = ServedRows(model, weights) if takes_lengths(model) else None
+    if rows is not None and not one_stream:
+        signatures[f"log_probs{OF_LENGTHS}"] = _of_lengths(rows, model)
     if vocabulary is not None:
         check_vocabulary(model, vocabulary)
-        signatures["text"] = _text(steps, vocabulary, options)
+        signatures["text"] = _text(steps, rows, vocabulary, options)
         signatures["generate"] = _generate(steps, vocabulary, options)
         if options.beams is not None:
             signatures["beam_search"] = _beam_search(steps, vocabulary, options, options.beams)
@@ -149,6 +155,16 @@ def _whole(model: keras.Model, weights: StoredWeights) -> Signature:
     return signature(log_probs, {"ids": tf.zeros((1, 8), tf.int32)}, ids=_IDS)
 
 
+def _of_lengths(rows: ServedRows, model: keras.Model) -> Signature:
+    def log_probs(ids, lengths):
+        ids, lengths = padded(ids, lengths, "ids")
+        outputs = rows.log_probs(rows.read(_checked(ids, model), lengths))
+        return {"log_probs": tf.cast(outputs, wire_type(outputs.dtype))}
+
+    example = {"ids": tf.zeros((1, 8), tf.int32), "lengths": tf.constant([8])}
+    return signature(log_probs, example, ids=_IDS, lengths=LENGTHS)
+
+
 def _step(steps: ServedStepper, model: keras.Model, one_stream: bool) -> Signature:
     advance = steps.advance_here if one_stream else steps.advance
 
@@ -160,12 +176,15 @@ def _step(steps: ServedStepper, model: keras.Model, one_stream: bool) -> Signatu
     return step_signature(steps, step, ids=spec)
 
 
-def _text(steps: Stepper, vocabulary, options: TextOptions) -> Signature:
+def _text(steps: Stepper, rows: ServedRows | None, vocabulary, options: TextOptions) -> Signature:
     count = min(options.top_k, vocabulary.size)
 
     def text(text):
         ids, lengths = _encode(vocabulary, text, options.max_tokens)
-        values, _ = steps.advance(ids, *steps.initial_state(tf.shape(ids)[0]))
+        if rows is not None:
+            values = rows.read(ids, lengths)
+        else:
+            values, _ = steps.advance(ids, *steps.initial_state(tf.shape(ids)[0]))
         last = tf.gather(values, (lengths - 1)[:, None], batch_dims=1)
         scores, best = tf.math.top_k(steps.log_probs(last)[:, 0], count)
         tokens = valid_text(vocabulary.to_tokens(best))

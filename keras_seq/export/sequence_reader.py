@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_seq.export.rows import LENGTHS, OF_LENGTHS, ServedRows, padded, takes_lengths
 from keras_seq.export.signatures import (
     Signature,
     checked_ids,
@@ -39,7 +40,8 @@ def sequence_reader_signatures(
 
     Returns:
         Signatures by name: `serving_default`, the same as `log_probs` (classes, notes) or `outputs`
-        (values) and, of a model that follows the state contract, `step` and `initial_state`.
+        (values); `log_probs_of_lengths` or `outputs_of_lengths`; and, of a model that follows the
+        state contract and is not to see the whole sequence, `step` and `initial_state`.
     """
     spec = input_spec(model)
     example = tf.zeros([1, *[size or 8 for size in spec.shape[1:]]], spec.dtype)
@@ -51,7 +53,9 @@ def sequence_reader_signatures(
     whole = signature(answer, {"x": example}, x=spec)
     name = "outputs" if "outputs" in whole.outputs else "log_probs"
     signatures = {"serving_default": whole, name: whole}
-    if isinstance(model, Streams):
+    if takes_lengths(model) and not one_stream:
+        signatures[f"{name}{OF_LENGTHS}"] = _of_lengths(model, weights, example, spec)
+    if isinstance(model, Streams) and getattr(model, "streams", True):
         steps = ServedStepper(model, weights)
         advance = steps.advance_here if one_stream else steps.advance
 
@@ -64,6 +68,17 @@ def sequence_reader_signatures(
         signatures["initial_state"] = initial_state_signature(steps)
         signatures["step"] = step_signature(steps, step, x=spec)
     return signatures
+
+
+def _of_lengths(model: keras.Model, weights: StoredWeights, example, spec) -> Signature:
+    rows = ServedRows(model, weights)
+
+    def answer(x, lengths):
+        x, lengths = padded(x, lengths, "x")
+        return _named(model, rows.read(_checked(x, model), lengths))
+
+    examples = {"x": example, "lengths": tf.constant([example.shape[1]])}
+    return signature(answer, examples, x=spec, lengths=LENGTHS)
 
 
 def _checked(x, model: keras.Model):

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,8 +18,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from keras_seq.export import export_model
 from keras_seq.export.versions import publish, versions
 from keras_seq.generation import generate
-from keras_seq.layers import TCN
-from keras_seq.models import SequenceRegressor
+from keras_seq.layers import LSTM, TCN
+from keras_seq.models import SequenceClassifier, SequenceRegressor
 from keras_seq.pipelines import Vocabulary
 
 
@@ -54,6 +55,7 @@ def test_folder_holds_what_a_server_reads(exported):
     assert set(signatures) == {
         "serving_default",
         "log_probs",
+        "log_probs_of_lengths",
         "text",
         "generate",
         "initial_state",
@@ -73,6 +75,7 @@ def test_half_precision_travels_as_float32(exported):
     assert set(description["signatures"]) == {
         "serving_default",
         "log_probs",
+        "log_probs_of_lengths",
         "initial_state",
         "step",
     }
@@ -99,6 +102,31 @@ def test_a_model_without_text_needs_no_vocabulary(tmp_path):
     folder = export_model(model, to=tmp_path, name="values", warmup=False)
     served = tf.saved_model.load(str(folder)).signatures
     assert served["outputs"](x=tf.zeros((1, 4, 3)))["outputs"].shape == (1, 2)
+
+
+def test_what_must_see_the_whole_sequence_has_no_steps(tmp_path):
+    """A core that reads both ways, or a pooled reader: rows and lengths, no streams."""
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    lengths = np.array([5, 2], "int32")
+    both = keras.layers.Bidirectional(LSTM(4, seed=1))
+    for name, model in (
+        ("both", SequenceClassifier(both, 3)),
+        ("pooled", SequenceRegressor(LSTM(4, seed=1), pooling="mean")),
+    ):
+        model.build((None, None, 3))
+        folder = export_model(model, to=tmp_path, name=name, warmup=False)
+        served = tf.saved_model.load(str(folder)).signatures
+        output = "log_probs" if name == "both" else "outputs"
+        assert set(served) == {"serving_default", output, f"{output}_of_lengths"}
+        call = served[f"{output}_of_lengths"]
+        answer = call(x=tf.constant(x), lengths=tf.constant(lengths))[output]
+        np.testing.assert_allclose(answer, model({"inputs": x, "lengths": lengths}), atol=1e-5)
+        np.testing.assert_allclose(answer[1:], model(x[1:, :2]), atol=1e-5)
+        for wrong in ([0, 5], [6, 5]):
+            with pytest.raises(tf.errors.InvalidArgumentError, match="`lengths` must be from 1"):
+                call(x=tf.constant(x), lengths=tf.constant(wrong))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="as many rows as `x`"):
+            call(x=tf.constant(x), lengths=tf.constant([1]))
 
 
 @pytest.mark.slow

@@ -19,14 +19,14 @@ from tensorflow_serving.apis import (  # noqa: E402
 
 from keras_seq.generation import generate  # noqa: E402
 
-LANGUAGE = {"serving_default", "log_probs", "initial_state", "step"}
+LANGUAGE = {"serving_default", "log_probs", "log_probs_of_lengths", "initial_state", "step"}
 TEXT = LANGUAGE | {"text", "generate"}
 SIGNATURES = {
     "trellis": TEXT,
-    "contract": TEXT,
+    "contract": TEXT - {"log_probs_of_lengths"},
     "bfloat16": LANGUAGE,
     "classifier": LANGUAGE,
-    "regressor": {"serving_default", "outputs", "initial_state", "step"},
+    "regressor": {"serving_default", "outputs", "outputs_of_lengths", "initial_state", "step"},
 }
 
 

@@ -77,6 +77,7 @@ class Asked:
                 "whole": ("call", output, {argument: x}),
                 "default": ("call", "serving_default", {argument: x}),
                 "one": ("call", output, {argument: x[:1, :1]}),
+                "lengths": ("call", f"{output}_of_lengths", {argument: padded(x), **LENGTHS}),
                 "steps": ("stream", output, x, [1] * time),
                 "chunks": ("stream", output, x, [5, 1, time - 6]),
                 "spoilt": ("spoilt", x[:, :1]),
@@ -87,6 +88,17 @@ class Asked:
                 numbers[name, "text"] = bare.ask(to, "call", "text", texts)
         answers = bare.run()
         self.answers = {key: answers[number] for key, number in numbers.items()}
+
+
+LENGTHS = {"lengths": np.array([9, 1], "int32")}
+
+
+def padded(x) -> np.ndarray:
+    """Two rows with what cannot be read behind their lengths."""
+    padding = np.arange(x.shape[1]) >= LENGTHS["lengths"][:, None]
+    x = x.copy()
+    x[padding] = -1 if x.dtype == "int32" else np.nan
+    return x
 
 
 def output_of(model) -> str:
@@ -110,6 +122,11 @@ def check(asked: Asked, name: str) -> None:
     for key in ("whole", "default"):
         np.testing.assert_allclose(answer[key][output], want, **EQUAL)
     np.testing.assert_allclose(answer["one"][output], expected(model, x[:1, :1]), **EQUAL)
+    for row, length in enumerate(LENGTHS["lengths"]):
+        alone = expected(model, x[row : row + 1, :length])[0]
+        served = answer["lengths"][output][row]
+        served = served[:length] if alone.ndim == 2 else served
+        np.testing.assert_allclose(served, alone, **EQUAL)
     for key in ("steps", "chunks"):
         np.testing.assert_allclose(answer[key], want, **EQUAL)
     # A NaN is seen by its client and nobody else, or refused where it would be lost.

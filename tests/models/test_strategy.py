@@ -36,6 +36,12 @@ def run(replicas, case):
         windows = [(ids[:, i:i+8], ids[:, i+1:i+9]) for i in range(0, 40, 8)]
         data = tf.data.Dataset.from_tensor_slices(tuple(np.concatenate(w) for w in zip(*windows)))
         data = data.batch(4, drop_remainder=True)
+    elif case == "padded":  # the last row but one has no step, and the last batch two rows
+        ids = rng.integers(0, 23, (10, 9)).astype("int32")
+        lengths = np.array([8, 1, 3, 5, 2, 2, 7, 8, 0, 6], "int32")
+        inputs = {"ids": np.where(np.arange(8) < lengths[:, None], ids[:, :-1], -1)}
+        inputs["lengths"] = lengths
+        data = tf.data.Dataset.from_tensor_slices((inputs, ids[:, 1:])).batch(4)
     else:  # batches of 4, 4 and 2 with weights that differ between the replicas
         ids = rng.integers(0, 23, (10, 9)).astype("int32")
         weights = (rng.random((10, 8)) < np.linspace(0.3, 1, 10)[:, None]).astype("float32")
@@ -59,7 +65,7 @@ def dropped(name, rate):
     return [[np.ravel(y).tolist() for y in strategy.experimental_local_results(call())]
             for _ in range(2)]
 
-results = {case: [run(1, case), run(2, case)] for case in ("carried", "weighted")}
+results = {case: [run(1, case), run(2, case)] for case in ("carried", "weighted", "padded")}
 results["dropped"] = {name: [dropped(name, 0.0), dropped(name, 0.5)]
                       for name in ("pru", "lstm", "trellisnet")}
 print(json.dumps(results))
@@ -79,7 +85,7 @@ def runs():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["carried", "weighted"])
+@pytest.mark.parametrize("case", ["carried", "weighted", "padded"])
 def test_two_replicas_equal_one(runs, case):
     one, two = runs[case]
     names = ("weights", "nll", "loss", "evaluation", "state")
