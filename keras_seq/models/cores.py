@@ -57,6 +57,11 @@ class BothWays:
         return self.layer(x, training=False if masks == {} else training, mask=mask)
 
 
+def reads_backwards(core: Any) -> bool:
+    """Whether the outputs of a core stand in the order of reading, from the last step on."""
+    return bool(getattr(core, "go_backwards", False))
+
+
 def check_core(core: Any, auxiliary_weight: float, owner: str, both_ways: bool = False) -> None:
     """Refuses a core that does not keep the contract, or lacks the outputs that a loss asks for.
 

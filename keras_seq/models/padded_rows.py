@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_seq.models.cores import check_streams
@@ -62,9 +63,16 @@ class PaddedRows:
         return valid_steps(given, mask, self.mask_zero)
 
     def compute_mask(self, inputs, previous_mask):
+        given = self.parts_of(inputs)
+        if isinstance(previous_mask, Mapping):
+            previous_mask = previous_mask.get("inputs", previous_mask.get("ids"))
         if not self.return_sequences:
             return None
-        steps = self._steps_of(self.parts_of(inputs), previous_mask)
+        if given.lengths is None and given.mask is None and not self.mask_zero:
+            return previous_mask
+        if isinstance(given.x, keras.KerasTensor):
+            return None  # computed when there are values
+        steps = self._steps_of(given, previous_mask)
         return None if steps is None else steps.valid
 
     def get_initial_state(self, batch_size, kind: str | None = None):

@@ -10,7 +10,7 @@ from keras_seq._dtypes import float32_at_least
 from keras_seq._export import export
 from keras_seq.layers import VariationalDropout
 from keras_seq.models import _backend
-from keras_seq.models.cores import check_core, check_streams, core_of, is_causal
+from keras_seq.models.cores import check_core, check_streams, core_of, is_causal, reads_backwards
 from keras_seq.models.monitoring import lower_is_better
 from keras_seq.models.padded_rows import PaddedRows, inputs_shape
 from keras_seq.models.pooling import Pooling, check_pooling, last_step, over_levels
@@ -89,6 +89,13 @@ class SequenceReader(PaddedRows, SequenceModel):
                 f"prediction. Received: pooling={pooling!r}."
             )
         check_core(core, auxiliary_weight, type(self).__name__, self.reads_both_ways)
+        if return_sequences and reads_backwards(core):
+            raise ValueError(
+                "`core` must give outputs in the order of the steps with `return_sequences=True`. "
+                f"Received: a {type(core).__name__} (layer {core.name!r}) with go_backwards=True, "
+                "whose first output is that of the last step. Wrap it: "
+                "`keras.layers.Bidirectional(layer)` of one without."
+            )
         self.core = core
         self.outputs_width = outputs
         self.vocabulary_size = vocabulary_size
@@ -188,10 +195,14 @@ class SequenceReader(PaddedRows, SequenceModel):
         """What predictions are made from: (b, ..., t, o) or, of whole sequences, (b, ..., 1, o)."""
         if not self.return_sequences:
             mask = None if steps is None else steps.mask
+            # In the order of reading, the outputs of masked steps come first.
+            backwards = mask is not None and reads_backwards(self.core)
+            if self.pool is None and (mask is None or backwards):
+                return hidden[..., -1:, :]
+            if backwards:
+                hidden = ops.flip(hidden, axis=len(hidden.shape) - 2)
             if self.pool is not None:
                 return ops.expand_dims(self.pool(hidden, mask=mask), -2)
-            if mask is None:
-                return hidden[..., -1:, :]
             return ops.expand_dims(over_levels(last_step, hidden, mask), -2)
         if steps is None:
             return hidden

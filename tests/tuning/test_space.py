@@ -66,6 +66,15 @@ def test_a_family_without_a_space_has_that_of_most_models():
     assert "model.kernel_size" not in space
 
 
+def test_how_a_reader_reads_is_searched_where_a_recipe_says_it():
+    recipe = zoo.recipe("gru_seq_mnist")
+    assert "model.pooling" not in tuning.space(recipe)
+    model = {**recipe.model, "pooling": "mean"}
+    space = tuning.space(dataclasses.replace(recipe, model=model))
+    assert space["model.pooling"].values == ("last", "mean", "max", "attention")
+    assert values_of(space)["model.pooling"] == "mean"
+
+
 SMALL = [name for name in ALL if name.endswith("_python_docs")] + ["gru_seq_mnist"]
 
 

@@ -1,8 +1,9 @@
 """What the space of every family has: how its models are trained."""
 
 from keras_seq._tasks import TASKS
+from keras_seq.models.pooling import POOLINGS
 from keras_seq.tuning.parameters import Choice, Float, Space
-from keras_seq.tuning.spaces.ranges import DOUBLING, scaled
+from keras_seq.tuning.spaces.ranges import DOUBLING, one_of, scaled
 from keras_seq.zoo import Recipe
 
 # Of a learning rate: lowest, highest, and the default where the recipe has another optimizer.
@@ -11,7 +12,7 @@ USUAL = (1e-4, 3e-2, 2e-3)
 
 
 def training(recipe: Recipe) -> Space:
-    """Optimizer, learning rate, clipping, batch and length."""
+    """Optimizer, learning rate, clipping, batch and length; what a reader reads, if it says so."""
     spec = recipe.optimizer
     names = tuple(dict.fromkeys((spec.name, "Adam", "RAdam", "SGD")))
     found: Space = {"optimizer.name": Choice(names, default=spec.name)}
@@ -37,4 +38,6 @@ def training(recipe: Recipe) -> Space:
     found["data.batch_size"] = scaled(recipe.data.batch_size, DOUBLING)
     if TASKS[recipe.task].of_text and recipe.data.length is not None:
         found["data.length"] = scaled(recipe.data.length, DOUBLING)
+    if "pooling" in recipe.model:  # a recipe that names it asks what is best
+        found["model.pooling"] = one_of(recipe.model["pooling"], POOLINGS)
     return found
