@@ -51,8 +51,12 @@ def check(model, x, y, weights):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6 * scale)
 
 
+# The statistics of a batch are those of all its rows, whatever they weigh.
+NAMES = [name for name in CAUSAL if "batch normalization" not in name]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_weight_contributes_nothing(name, kind):
     """Whole rows, and the last steps of a row, as padding is: loss, metrics and gradients."""
@@ -62,7 +66,7 @@ def test_what_has_no_weight_contributes_nothing(name, kind):
     model.build(x.shape)
     rows = np.array([1, 0, 2, 0], "float32")
     check(model, x, y, rows)
-    if kind != "classifier":
+    if kind != "classifier" and "same padding" not in name:  # which sees later steps
         steps = np.repeat(rows[:, None], T, axis=1)
         steps[2, 3:] = 0
         check(model, x, y, steps)
