@@ -53,12 +53,17 @@ def check(model, x, y, weights):
 
 # The statistics of a batch are those of all its rows, whatever they weigh.
 NAMES = [name for name in CAUSAL if "batch normalization" not in name]
+CASES = [
+    (kind, name)
+    for kind in KINDS
+    for name in NAMES
+    if kind != "frames" or "same padding" not in name  # which a model of frames refuses
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_has_no_weight_contributes_nothing(name, kind):
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_what_has_no_weight_contributes_nothing(kind, name):
     """Whole rows, and the last steps of a row, as padding is: loss, metrics and gradients."""
     make, x, y = KINDS[kind]
     keras.utils.set_random_seed(1)
