@@ -180,7 +180,8 @@ def test_regularization_and_metrics_count_valid_steps_alone(pieces, monkeypatch)
     assert float(loss) == pytest.approx(total / MASK.sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("backwards", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backwards", [True, False])
 def test_the_solution_alone(backwards):
     layer = make(trellis(), go_backwards=backwards, solver="anderson")
     found = layer.solve(padded(), mask=MASK)
