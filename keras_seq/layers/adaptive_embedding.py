@@ -68,6 +68,7 @@ class AdaptiveEmbedding(Outlined, keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if div_value < 1:
             raise ValueError(f"`div_value` must be at least 1. Received: div_value={div_value}.")
         self.vocabulary_size = int(vocabulary_size)

@@ -165,6 +165,11 @@ class CausalLayer(CheckedLayer):
         raise NotImplementedError
 
     @property
+    def output_dtype(self) -> str:
+        """Type of the output."""
+        return self.compute_dtype
+
+    @property
     def auxiliary_levels(self) -> tuple[int, ...]:
         """What the outputs of `return_auxiliary` belong to; empty where there are none."""
         return ()
@@ -240,7 +245,7 @@ class CausalLayer(CheckedLayer):
     ):
         """Symbolic results of a call, with the structure that the layer's states have."""
         shape = self.compute_output_shape(x.shape)
-        results: list[Any] = [keras.KerasTensor(shape, dtype=self.compute_dtype)]
+        results: list[Any] = [keras.KerasTensor(shape, dtype=self.output_dtype)]
         if return_auxiliary:
             levels = (shape[0], len(self.auxiliary_levels), *shape[1:])
             results.append(keras.KerasTensor(levels, dtype=self.compute_dtype))

@@ -68,6 +68,7 @@ class GroupedLinear(CheckedLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.units = check_integer("units", units)
         self.groups = check_integer("groups", groups)
         self.blocks = check_integer("blocks", blocks)

@@ -86,6 +86,7 @@ class PyramidalTransform(CheckedLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.units = check_integer("units", units)
         self.levels = check_integer("levels", levels)
         self.subsampling = check_choice("subsampling", subsampling, SUBSAMPLINGS)

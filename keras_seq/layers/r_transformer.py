@@ -10,6 +10,7 @@ from keras_seq._export import export
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.r_transformer_block import RTransformerBlock, cell_config
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
+from keras_seq.layers.self_attention import check_has_state
 from keras_seq.ops.seeded_dropout import seeded_dropout
 
 
@@ -219,6 +220,8 @@ class RTransformer(SeededLayer, CausalLayer):
         masks=None,
         mask=None,
     ):
+        if initial_state is not None or return_state:
+            check_has_state(self._settings["causal"])
         seed = self.seed_of(training, masks)
         x = seeded_dropout(x, self.input_dropout, seed)
         if self.projection is not None:

@@ -12,7 +12,7 @@ from keras_seq.layers.feed_forward import FeedForward
 from keras_seq.layers.local_rnn import LocalRNN
 from keras_seq.layers.outline import sublayer
 from keras_seq.layers.seeded_layer import SeededLayer, masks_at
-from keras_seq.layers.self_attention import SelfAttention
+from keras_seq.layers.self_attention import SelfAttention, check_has_state
 from keras_seq.layers.unbiased_layer_norm import UnbiasedLayerNormalization
 from keras_seq.ops.seeded_dropout import seed_of_place, seeded_dropout
 
@@ -198,6 +198,8 @@ class RTransformerBlock(SeededLayer, CausalLayer):
         mask=None,
         dropout_seed=None,
     ):
+        if initial_state is not None or return_state:
+            check_has_state(self.causal)
         seed = self.seed_of(training, masks, dropout_seed)
         state = initial_state or {}
         new_windows: list = []

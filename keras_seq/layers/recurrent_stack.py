@@ -94,6 +94,12 @@ class RecurrentStack(CausalLayer):
         """Width of the output."""
         return causal(self.layers[-1]).output_units
 
+    @property
+    def output_dtype(self) -> str:
+        """Type of the output, that of the last layer."""
+        last = self.layers[-1]
+        return getattr(last, "output_dtype", last.compute_dtype)
+
     def build(self, input_shape):
         super().build(input_shape)
         for layer in self.layers:

@@ -137,7 +137,7 @@ class SelfAttention(SeededLayer, CausalLayer):
             kind: `"exact"` or `None`; there is one kind.
         """
         check_exact(kind)
-        self._check_causal()
+        check_has_state(self.causal)
         if not self.built:
             raise ValueError(
                 "The state holds past keys, so the layer must be built first. Call the layer once, "
@@ -154,13 +154,6 @@ class SelfAttention(SeededLayer, CausalLayer):
     def _past(self) -> int:
         return 0 if self.span is None else self.span - 1
 
-    def _check_causal(self):
-        if not self.causal:
-            raise ValueError(
-                "Attention over all steps has no state: later steps change earlier outputs. Use "
-                "`causal=True`."
-            )
-
     def call(
         self,
         x,
@@ -173,7 +166,7 @@ class SelfAttention(SeededLayer, CausalLayer):
         return_probabilities=False,
     ):
         if initial_state is not None or return_state:
-            self._check_causal()
+            check_has_state(self.causal)
         dropout_seed = self.seed_of(training, masks, dropout_seed)
         batch, length = ops.shape(x)[0], ops.shape(x)[1]
         joined, finite = self._kept(matrix_product(x, self.kernel) + self.bias)
@@ -287,3 +280,16 @@ class SelfAttention(SeededLayer, CausalLayer):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "seed": self.seed,
         }
+
+
+def check_has_state(causal: bool) -> None:
+    """Refuses the state of attention over all steps.
+
+    Args:
+        causal: whether attention looks only back.
+    """
+    if not causal:
+        raise ValueError(
+            f"`causal` must be True for a state. Received: causal={causal}. Attention over all "
+            "steps has no state: later steps change earlier outputs."
+        )

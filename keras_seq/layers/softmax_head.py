@@ -34,6 +34,7 @@ class SoftmaxHead(CheckedLayer):
 
     def __init__(self, vocabulary_size: int, tied: bool = False, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         if vocabulary_size < 1:
             raise ValueError(
                 f"`vocabulary_size` must be positive. Received: vocabulary_size={vocabulary_size}."

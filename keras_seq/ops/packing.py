@@ -8,6 +8,7 @@ Where causal layers give an output for a valid step, nothing behind it has been 
 import contextlib
 from typing import Any
 
+import keras
 from keras import ops
 
 
@@ -26,16 +27,17 @@ class Packing:
         length = ops.shape(mask)[1]
         steps = ops.arange(length, dtype="int32")
         seen = ops.cumsum(ops.cast(mask, "int32"), axis=1)
-        self._valid = mask
-        self._seen = seen
-        # All keys differ, so that any sort keeps the order of the valid steps.
-        self._order = ops.argsort(ops.where(mask, steps, steps + length), axis=1)
         self.mask = mark_packed(steps < seen[:, -1:])
+        # All keys differ, so that any sort keeps the order of the valid steps.
+        order = ops.argsort(ops.where(mask, steps, steps + length), axis=1)
+        # Where what stands at a step comes from; -1 for nowhere.
+        self._packed = ops.where(self.mask, order, -1)
+        self._unpacked = ops.where(mask, seen - 1, -1)
+        self._repeated = seen - 1
 
     def pack(self, x):
         """(b, t, ...) with the valid steps in front and zeros behind them."""
-        packed = take_steps(x, self._order)
-        return ops.where(_over(self.mask, packed), packed, ops.zeros_like(packed))
+        return _moved(x, self._packed, self._unpacked)
 
     def unpack(self, outputs, zeros: bool = False):
         """Outputs (b, t, ...) of packed steps in the places of the steps.
@@ -45,9 +47,9 @@ class Packing:
             zeros: whether masked steps get zeros; else the output of the last valid step before
                 them, and zeros where there is none.
         """
-        placed = take_steps(outputs, ops.maximum(self._seen - 1, 0))
-        known = self._valid if zeros else self._seen > 0
-        return ops.where(_over(known, placed), placed, ops.zeros_like(placed))
+        if zeros:
+            return _moved(outputs, self._unpacked, self._packed)
+        return _taken(outputs, self._repeated)
 
     def unpack_pairs(self, pairs):
         """Values (b, h, t, p + t) of packed queries and keys in the places of the steps.
@@ -77,10 +79,41 @@ def is_packed(mask) -> bool:
 def take_steps(x, places):
     """(b, s, ...): steps of (b, t, ...) at places (b, s) of each row."""
     batch, length, *inner = ops.shape(x)
-    rows = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
     flat = ops.reshape(x, (batch * length, *inner))
-    taken = ops.take(flat, ops.reshape(places + rows, (-1,)), axis=0)
+    taken = ops.take(flat, ops.reshape(places + _first(batch, length), (-1,)), axis=0)
     return ops.reshape(taken, (batch, ops.shape(places)[1], *inner))
+
+
+def _first(batch, length):
+    """(b, 1) the first step of each row among the steps of all rows."""
+    return ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
+
+
+def _taken(x, places):
+    """(b, s, ...): as `take_steps`, with zeros where a place is -1."""
+    batch, length, *inner = ops.shape(x)
+    flat = ops.reshape(x, (batch * length, *inner))
+    # A row of zeros to take, for a choice between all values costs more than this copy.
+    flat = ops.concatenate([ops.zeros((1, *inner), x.dtype), flat], axis=0)
+    places = ops.where(places < 0, 0, places + _first(batch, length) + 1)
+    taken = ops.take(flat, ops.reshape(places, (-1,)), axis=0)
+    return ops.reshape(taken, (batch, ops.shape(places)[1], *inner))
+
+
+def _moved(x, places, back):
+    """(b, t, ...) as `_taken`, from places that differ, with the way back as its gradient."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        return _taken(x, places)
+
+    @ops.custom_gradient
+    def move(x):
+        def gradient(*arguments, upstream=None):
+            (given,) = keras.tree.flatten(arguments if upstream is None else upstream)
+            return _moved(given, back, places)
+
+        return _taken(x, places), gradient
+
+    return move(x)
 
 
 def lengths_of(mask):

@@ -11,6 +11,9 @@ SMALL = Small(
         "RTransformer": lambda **options: layers.RTransformer(
             6, levels=2, window=3, heads=2, span=4, **options
         ),
+        "RTransformer, both ways": lambda **options: layers.RTransformer(
+            6, levels=2, window=3, heads=2, causal=False, **options
+        ),
         "LocalRNN": lambda **options: layers.LocalRNN(6, window=3, **options),
     },
     parts={

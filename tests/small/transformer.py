@@ -7,6 +7,9 @@ SMALL = Small(
     causal={
         "SelfAttention": lambda **options: layers.SelfAttention(2, **options),
         "SelfAttention, span": lambda **options: layers.SelfAttention(2, span=3, **options),
+        "SelfAttention, both ways": lambda **options: layers.SelfAttention(
+            2, causal=False, **options
+        ),
         "TransformerBlock": lambda **options: layers.TransformerBlock(2, **options),
         "Transformer": lambda **options: layers.Transformer(6, levels=2, heads=2, **options),
         "Transformer, span": lambda **options: layers.Transformer(
