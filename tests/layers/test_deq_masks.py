@@ -128,7 +128,8 @@ QUICK = {("trellis", "implicit"), ("attention", "implicit")}
     ],
 )
 def test_a_padded_row_is_solved_as_the_row_alone(cell, gradient):
-    layer = make(CELLS[cell](), gradient=GRADIENTS[gradient])
+    few = {"max_steps": 6} if gradient == "unrolled" else {}  # or what is left is rounding
+    layer = make(CELLS[cell](), gradient=GRADIENTS[gradient], **few)
     solution = check_rows(layer)
     if gradient != "unrolled":
         assert len(set(np.asarray(solution["steps"])[:3])) > 1  # each row for itself
