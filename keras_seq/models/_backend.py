@@ -1,6 +1,7 @@
 """What models need of the backend."""
 
 import contextlib
+from typing import Any
 
 import keras
 
@@ -39,6 +40,6 @@ def require(condition, message: str, value):
     """
     if tf is None or wants_portable_operations():
         return value
-    check = tf.debugging.Assert(tf.reduce_all(condition), [f"{message} Received:", value])
+    check: Any = tf.debugging.Assert(tf.reduce_all(condition), [f"{message} Received:", value])
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(value)

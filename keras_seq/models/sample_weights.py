@@ -62,7 +62,7 @@ def in_arrays(sample_weight, mask: np.ndarray | None, y) -> Any:
     labels, weights = as_array(y), as_array(sample_weight)
     if mask is None or labels is None or (sample_weight is not None and weights is None):
         return sample_weight
-    counts = mask if labels.shape[:2] == mask.shape else mask.any(axis=1)
+    counts: Any = mask if labels.shape[:2] == mask.shape else mask.any(axis=1)
     if weights is None or weights.ndim not in (1, 2):
         return counts
     rows = weights.reshape(len(weights), -1)

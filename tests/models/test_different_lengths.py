@@ -1,5 +1,7 @@
 """Rows of different length in one batch: what models make of them is what each row alone gives."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ FRAMES = (RNG.random((5, STEPS, WIDTH)) < 0.4).astype("float32")
 NEXT = RNG.integers(0, 7, (5, STEPS)).astype("int32")
 LABELS = np.array([0, 2, 1, 1, 0], "int32")
 VALUES = RNG.normal(size=(5, 1)).astype("float32")
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 MODELS = {
     "language": (
         lambda core: LanguageModel(
@@ -232,7 +234,7 @@ def test_history_is_of_valid_steps():
 
 
 def test_auxiliary_losses_count_valid_steps():
-    core = {"units": 4, "output_units": 3, "levels": 4, "auxiliary_frequency": 2}
+    core: dict[str, Any] = {"units": 4, "output_units": 3, "levels": 4, "auxiliary_frequency": 2}
     deep = LanguageModel(
         7, WIDTH, layers.TrellisNet(**core), "softmax", auxiliary_weight=0.3, seed=1
     )
