@@ -1,6 +1,6 @@
 """`series_classification`, `japanese_vowels`: series of different lengths, each with a class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,18 @@ class SeriesOptions:
             features, the values, zero where one is missing, and then for each 1 where it is there
             and 0 where it is missing. Steps without any value at the end of a series are no part of
             it.
+        standardize: give each feature mean 0 and deviation 1 over the steps of the training series,
+            those held out not among them; `info["moments"]` holds both.
+        noise: deviation of the normal noise that is added to the features of training series, drawn
+            anew at each visit from the seed and the epoch, 0 for none. It is in units of the
+            features: most of use with `standardize`.
     """
 
     validation: float = 0.2
     buckets: int = 8
     missing: str = "refuse"
+    standardize: bool = False
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Labelled:
     """Series of a split and their classes.
 
     Attributes:
-        series: float32 arrays (t, d).
+        series: float32 arrays (t, d), NaN where a value is missing.
         labels: int32 (n,).
         source: where they are from.
     """
@@ -72,6 +79,11 @@ class Labelled:
     def of(self, rows: np.ndarray) -> "Labelled":
         """Some of them."""
         return Labelled([self.series[row] for row in rows], self.labels[rows], self.source)
+
+    def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> "Labelled":
+        """The same with other values."""
+        series = [change(values).astype(np.float32) for values in self.series]
+        return Labelled(series, self.labels, self.source)
 
 
 @register("japanese_vowels", SeriesOptions())
@@ -139,7 +151,7 @@ def find_ts(folder: Path | None, problem: str | None) -> dict[str, Path]:
 def _labelled(
     file: SeriesFile, train: SeriesFile, classes: Sequence[str], options: SeriesOptions
 ) -> Labelled:
-    """Series without missing values, and class numbers."""
+    """Series and class numbers, with missing values only where these are to be marked."""
 
     def broken(problem: str, place: int | None = None, remedy: str = "") -> DataError:
         where = None if place is None else f"line {file.lines[place]}"
@@ -181,11 +193,9 @@ def _labelled(
             )
         if options.missing == "skip":
             values = values[there.all(axis=1)]
-        elif options.missing == "mark":
-            values = np.concatenate([np.where(there, values, 0), there], axis=1)
         if not len(values):
             raise broken("the series has no step with values.", place, "Leave the series out.")
-        series.append(values.astype(np.float32))
+        series.append(values)
     labels = np.array([number[label] for label in file.labels], np.int32)
     return Labelled(series, labels, str(file.path))
 
@@ -209,6 +219,16 @@ def series_data(
     _check(request, options)
     chosen = _hold_out(splits["train"], options.validation)
     chosen |= {"test": splits["test"]} if "test" in splits else {}
+    info: dict[str, Any] = {}
+    if options.standardize:
+        mean, deviation = _moments(chosen["train"])
+        info["moments"] = {"mean": mean.tolist(), "deviation": deviation.tolist()}
+        chosen = {
+            name: one.changed(lambda values: (values - mean) / deviation)
+            for name, one in chosen.items()
+        }
+    if options.missing == "mark":
+        chosen = {name: one.changed(_marked) for name, one in chosen.items()}
     lengths = {name: np.array([len(s) for s in one.series]) for name, one in chosen.items()}
     every = np.concatenate([*lengths.values()])
     bounds = bucket_bounds(every, options.buckets) if options.buckets else np.array([every.max()])
@@ -217,11 +237,23 @@ def series_data(
 
     def plan(epoch):
         key = tf.stack([tf.constant(request.seed, tf.int64), tf.cast(epoch, tf.int64)])
-        return planned["train"].shuffled(key, request.batch_size)
+        rows, bounds = planned["train"].shuffled(key, request.batch_size)
+        if not options.noise:
+            return rows, bounds
+        steps = planned["train"].steps(request.batch_size)
+        # Not those of the order; of each batch another.
+        draws = tf.random.stateless_uniform((steps, 2), key - [1, 0], None, None, tf.int64)
+        return rows, bounds, draws
+
+    def train_batch(rows, bound, draw=None):
+        x, y = fetch["train"](tf.boolean_mask(rows, rows >= 0), bound)
+        if draw is not None:
+            x["inputs"] = _noisy(x["inputs"], x["lengths"], options.noise, draw)
+        return x, y
 
     train = EpochSource(
         plan,
-        lambda rows, bound: fetch["train"](tf.boolean_mask(rows, rows >= 0), bound),
+        train_batch,
         planned["train"].steps(request.batch_size),
         parallel=True,
         copy_constants=False,
@@ -241,13 +273,21 @@ def series_data(
             "steps": {name: int(lengths[name].sum()) for name in chosen},
             "classes": len(classes),
             "class_names": list(classes),
-            "features": int(splits["train"].series[0].shape[1]),
+            "features": int(chosen["train"].series[0].shape[1]),
             "lengths": [int(every.min()), int(every.max())],
             "bounds": [int(bound) for bound in bounds] if options.buckets else [],
             "source": {name: one.source for name, one in chosen.items()},
+            **info,
         },
         epoch_fn=train.epoch,
     )
+
+
+def _noisy(inputs, lengths, deviation: float, seed):
+    """Inputs (b, t, d) with noise at the steps that series have."""
+    noise = tf.random.stateless_normal(tf.shape(inputs), seed, stddev=deviation)
+    steps = tf.range(tf.shape(inputs)[1])[None]
+    return inputs + tf.where((steps < lengths[:, None])[..., None], noise, 0.0)
 
 
 def _check(request: Request, options: SeriesOptions) -> None:
@@ -263,6 +303,10 @@ def _check(request: Request, options: SeriesOptions) -> None:
     if options.missing not in MISSING:
         raise ValueError(
             f"`missing` must be one of {MISSING}. Received: missing={options.missing!r}."
+        )
+    if isinstance(options.noise, bool | str) or not 0 <= options.noise < np.inf:
+        raise ValueError(
+            f"`noise` must be a deviation, at least 0. Received: noise={options.noise!r}."
         )
     fraction = options.validation
     if isinstance(fraction, bool | str) or not 0 <= fraction < 1:
@@ -287,6 +331,22 @@ def _hold_out(train: Labelled, fraction: float) -> dict[str, Labelled]:
         return {"train": train}
     kept = np.setdiff1d(np.arange(len(train.labels)), held)
     return {"train": train.of(kept), "validation": train.of(np.sort(held))}
+
+
+def _moments(train: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each feature; those of a constant one are its value and 1."""
+    values = np.concatenate(train.series).astype(np.float64)
+    there = np.isfinite(values)
+    count = np.maximum(there.sum(axis=0), 1)
+    mean = np.where(there, values, 0).sum(axis=0) / count
+    deviation = np.sqrt((np.where(there, values - mean, 0) ** 2).sum(axis=0) / count)
+    return mean, np.where(deviation > 1e-6 * np.abs(mean), deviation, 1.0)
+
+
+def _marked(values: np.ndarray) -> np.ndarray:
+    """The values with zero where one is missing, and for each whether it is there."""
+    there = np.isfinite(values)
+    return np.concatenate([np.where(there, values, 0), there], axis=1)
 
 
 def _fetcher(one: Labelled, padded_to_bound: bool):

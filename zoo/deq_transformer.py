@@ -18,7 +18,12 @@ from keras_seq.layers import (
 from keras_seq.models import LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of
 from keras_seq.zoo.equilibria import equilibrium_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -405,5 +410,32 @@ register(
             "Python's documentation.",
         ),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="deq_transformer_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 48,
+            "heads": 4,
+            "inner_units": 96,
+            "return_sequences": False,
+            "normalize_first": True,
+            "injection_deviation": 0.5,
+            "solver": {"name": "anderson", "memory": 4},
+            "max_steps": 12,
+            "inference_max_steps": 24,
+            "tolerance": 0.01,
+            "output_dropout": 0.3,
+        },
+        parameters=23_721,
+        **JAPANESE_VOWELS,
     ),
 )

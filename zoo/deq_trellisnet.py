@@ -11,7 +11,12 @@ from keras_seq.layers import DeepEquilibrium, DEQTrellisCell
 from keras_seq.models import LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of, split_head
 from keras_seq.zoo.equilibria import equilibrium_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -303,5 +308,30 @@ register(
             "Python's documentation.",
         ),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="deq_trellisnet_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 32,
+            "output_units": 32,
+            "return_sequences": False,
+            "solver": {"name": "broyden", "memory": 10},
+            "max_steps": 16,
+            "inference_max_steps": 30,
+            "tolerance": 0.01,
+            "hidden_dropout": 0.1,
+            "output_dropout": 0.3,
+        },
+        parameters=40_233,
+        **JAPANESE_VOWELS,
     ),
 )

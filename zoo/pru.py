@@ -11,7 +11,12 @@ from typing import Any
 from keras_seq.layers import LSTM, PRU, RecurrentStack
 from keras_seq.models import LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import after, classifier_of, language_model_of, policy_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -532,5 +537,24 @@ register(
         notes="Settings of ours, for a first run in a few minutes on two CPU cores.",
         **python_docs(4e-3, epochs=4, batch_size=32),
         **FAMILY,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="pru_japanese_vowels",
+        family="pru",
+        paper=PAPER,
+        model={
+            **VOWELS,
+            "units": 64,
+            "output_dropout": 0.3,
+        },
+        parameters=7_881,
+        **JAPANESE_VOWELS,
     ),
 )

@@ -14,7 +14,12 @@ from typing import Any
 from keras_seq.layers import RTransformer
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import classifier_of, frame_model_of, language_model_of, policy_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -336,5 +341,27 @@ register(
         "window, so that attention looks back 128 characters.",
         **python_docs(3e-3),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="rtransformer_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 48,
+            "levels": 1,
+            "window": 5,
+            "heads": 4,
+            "dropout": 0.2,
+            "span": 29,
+        },
+        parameters=43_545,
+        **JAPANESE_VOWELS,
     ),
 )

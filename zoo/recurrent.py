@@ -17,6 +17,7 @@ from keras_seq.zoo.builders import (
     language_model_of,
     policy_of,
 )
+from keras_seq.zoo.protocols import JAPANESE_VOWELS, VOWELS
 from keras_seq.zoo.r_transformer import NOTTINGHAM
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
@@ -339,4 +340,25 @@ register(
     ),
     _ptb_word("gru_ptb_word", 700, 2, 12_898_400, _table_4(92.48), WIDTH_NOTE.format("13 million")),
     _ptb_word("rnn_ptb_word", 900, 2, 12_251_800, _table_4(114.5), WIDTH_NOTE.format("12 million")),
+)
+
+
+# Japanese vowels
+
+
+def _japanese_vowels(cell: str, units: int, parameters: int) -> Recipe:
+    return Recipe(
+        name=f"{cell}_japanese_vowels",
+        family="recurrent",
+        paper=PAPERS[cell],
+        model={**VOWELS, "cell": cell, "units": units, "output_dropout": 0.3},
+        parameters=parameters,
+        **JAPANESE_VOWELS,
+    )
+
+
+register(
+    sequence_classifier,
+    _japanese_vowels("lstm", 64, 20_553),
+    _japanese_vowels("gru", 64, 15_561),
 )

@@ -18,7 +18,12 @@ from keras_seq.zoo.builders import (
     policy_of,
     regressor_of,
 )
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.r_transformer import NOTTINGHAM
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
@@ -389,5 +394,25 @@ register(
         reported=Reported("mse", None, "no figure of this size and length", "70K"),
         parameters=96_001,
         notes=MEMORY_NOTE.format("50,000"),
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="tcn_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 32,
+            "levels": 3,
+            "kernel_size": 3,
+            "dropout": 0.2,
+        },
+        parameters=17_609,
+        **JAPANESE_VOWELS,
     ),
 )

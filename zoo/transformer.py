@@ -9,7 +9,12 @@ from typing import Any
 from keras_seq.layers import Transformer
 from keras_seq.models import FrameModel, LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import classifier_of, frame_model_of, language_model_of, policy_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.r_transformer import NOTTINGHAM, PTB_CHAR, PTB_WORD, SEQ_MNIST
 from keras_seq.zoo.recipe import Recipe, Reported
 from keras_seq.zoo.registry import register
@@ -243,5 +248,26 @@ register(
         "carry loss. A text that is much longer than 128 characters leaves the trained positions.",
         **python_docs(3e-3, history=64),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="transformer_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 48,
+            "levels": 2,
+            "heads": 4,
+            "dropout": 0.2,
+            "span": 29,
+        },
+        parameters=57_705,
+        **JAPANESE_VOWELS,
     ),
 )

@@ -11,7 +11,12 @@ import keras
 from keras_seq.layers import AdaptiveEmbedding, AdaptiveSoftmax, TransformerXL
 from keras_seq.models import LanguageModel, SequenceClassifier
 from keras_seq.zoo.builders import classifier_of, language_model_of, policy_of
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -312,5 +317,27 @@ register(
         "a step sees and generation equals the full pass.",
         **python_docs(3e-3),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_classifier,
+    Recipe(
+        name="transformer_xl_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "levels": 2,
+            "heads": 4,
+            "head_units": 16,
+            "inner_units": 96,
+            "dropout": 0.1,
+            "span": 29,
+        },
+        parameters=12_845,
+        **JAPANESE_VOWELS,
     ),
 )

@@ -22,7 +22,12 @@ from keras_seq.zoo.builders import (
     regressor_of,
     split_head,
 )
-from keras_seq.zoo.protocols import PYTHON_DOCS_CHARACTERS, python_docs
+from keras_seq.zoo.protocols import (
+    JAPANESE_VOWELS,
+    PYTHON_DOCS_CHARACTERS,
+    VOWELS,
+    python_docs,
+)
 from keras_seq.zoo.recipe import DataSpec, OptimizerSpec, Recipe, Reported, ScheduleSpec
 from keras_seq.zoo.registry import register
 from keras_seq.zoo.settings import split_settings, takes_settings_of
@@ -599,5 +604,27 @@ register(
         notes="Settings of ours, for a first run in minutes on two CPU cores.",
         **python_docs(1e-2),
         **LANGUAGE,
+    ),
+)
+
+
+# Japanese vowels
+
+register(
+    sequence_reader,
+    Recipe(
+        name="trellisnet_japanese_vowels",
+        **FAMILY,
+        model={
+            **VOWELS,
+            "units": 32,
+            "output_units": 32,
+            "levels": 6,
+            "dilation_rate": 1,
+            "hidden_dropout": 0.1,
+            "output_dropout": 0.3,
+        },
+        parameters=39_977,
+        **JAPANESE_VOWELS,
     ),
 )

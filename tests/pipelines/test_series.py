@@ -169,6 +169,55 @@ def test_missing_values(tmp_path):
     assert sorted(x["lengths"].numpy()) == [2, 2, 2, 2, 3, 3]
 
 
+def test_features_are_standardized_by_the_training_series(tmp_path):
+    """Missing values have no part in it, nor have series that are held out; a constant is kept."""
+    rng = np.random.default_rng(0)
+    train = []
+    for i in range(30):
+        values = rng.normal(5, 3, size=(2, 4 + i % 3)).round(3).astype(str)
+        values[0, 1] = "?"
+        train.append(
+            ":".join([*map(",".join, values), ",".join("7" * values.shape[1]), "abc"[i % 3]])
+        )
+    write(tmp_path, "Scaled", train, train)
+    data = load(tmp_path, missing="mark", standardize=True, batch_size=1)
+    steps = np.concatenate([x["inputs"][0] for x, _ in data.train.as_numpy_iterator()])
+    there = steps[:, 3:].astype(bool)
+    for feature in range(2):
+        values = steps[there[:, feature], feature]
+        assert abs(values.mean()) < 1e-5 and abs(values.std() - 1) < 1e-5
+        assert not steps[~there[:, feature], feature].any()
+    assert not there[:, 0].all() and there[:, 1:].all() and not steps[:, 2].any()
+    moments = data.info["moments"]
+    assert moments["mean"][2] == 7 and moments["deviation"][2] == 1
+    raw = load(tmp_path, missing="mark", batch_size=1)
+    for (x, _), (scaled, _) in zip(raw.test, data.test, strict=True):
+        expected = (x["inputs"][0, :, 1] - moments["mean"][1]) / moments["deviation"][1]
+        np.testing.assert_allclose(scaled["inputs"][0, :, 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_is_drawn_anew_at_each_visit_of_a_training_series(folder):
+    options = {"buckets": 2, "validation": 0.3, "seed": 4}
+    plain, noisy, again = (load(folder, noise=n, **options) for n in (0.0, 0.5, 0.5))
+    found = []
+    for epoch in range(2):
+        triples = zip(plain.epoch(epoch), noisy.epoch(epoch), again.epoch(epoch), strict=True)
+        for (x, y), (x_noisy, y_noisy), (x_again, _) in triples:
+            np.testing.assert_array_equal(y, y_noisy)
+            np.testing.assert_array_equal(x_noisy["inputs"], x_again["inputs"])
+            there = np.arange(x["inputs"].shape[1]) < x["lengths"].numpy()[:, None]
+            difference = (x_noisy["inputs"] - x["inputs"]).numpy()
+            assert not difference[~there].any()
+            found.append(difference[there])
+    assert 0.4 < np.concatenate(found).std() < 0.6
+    values = np.concatenate(found).ravel()
+    assert len(np.unique(values)) > 0.99 * len(values)
+    rest = next(iter(noisy.epoch(1, skip=2)))[0]["inputs"]
+    np.testing.assert_array_equal(rest, list(again.epoch(1))[2][0]["inputs"])
+    for one, other in zip(plain.test, noisy.test, strict=True):
+        np.testing.assert_array_equal(one[0]["inputs"], other[0]["inputs"])
+
+
 def test_the_embedded_series():
     data = load(None, batch_size=16)
     assert data.info["examples"] == {"train": 192, "validation": 48, "test": 240}
@@ -218,6 +267,7 @@ def test_two_files_of_different_sets_are_refused(tmp_path):
         ({"history": 5}, "have lengths of their own"),
         ({"buckets": -1}, "`buckets` must be"),
         ({"buckets": 2.5}, "`buckets` must be"),
+        ({"noise": -1.0}, "`noise` must be a deviation"),
         ({"missing": "zero"}, "`missing` must be one of"),
         ({"validation": 1.0}, r"`validation` must be a fraction in \[0, 1\)"),
         ({"validation": "test"}, "`validation` must be a fraction"),

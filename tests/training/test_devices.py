@@ -56,6 +56,21 @@ MORE = {
             "model.weight_normalization": False,
         },
     },
+    # Rows of different length; batches that two devices do not divide evenly.
+    "series": {
+        "recipe": "tcn_japanese_vowels",
+        "changes": {
+            **CONSTANT,
+            "data.name": "series_classification",
+            "data.batch_size": 5,
+            "data.eval_batch_size": 7,
+            "data.options": {"buckets": 3},
+            "model.units": 4,
+            "model.levels": 2,
+            "model.dropout": 0.0,
+            "epochs": 4,
+        },
+    },
 }
 # One small model of every family of the zoo.
 SGD = {"optimizer.name": "SGD", "optimizer.learning_rate": 0.3, "optimizer.global_clipnorm": 0.2}
@@ -66,11 +81,17 @@ FAMILY_CASES = {
 
 
 def on_devices(folder: Path, cases: dict) -> dict:
-    """What the program prints, on a text of 20 batches."""
+    """What the program prints, on a text of 20 batches and on 32 series."""
     letters = np.random.default_rng(0).integers(ord("a"), ord("m"), 4 * 8 * 20 + 8 + 60)
     text = letters.astype("uint8").tobytes()
     (folder / "train.txt").write_bytes(text[:-60])
     (folder / "valid.txt").write_bytes(text[-60:])
+    rng = np.random.default_rng(1)
+    series = [rng.normal(i % 2, 1, (2, 3 + i % 7)).round(3).astype(str) for i in range(32)]
+    rows = [":".join([*map(",".join, values), "ab"[i % 2]]) for i, values in enumerate(series)]
+    for split in ("TRAIN", "TEST"):
+        lines = ["@classLabel true a b", "@data", *rows]
+        (folder / f"Two_{split}.ts").write_text("\n".join(lines))
     program = Path(__file__).with_name("on_devices.py")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(

@@ -28,6 +28,7 @@ TINY = {
 def test_the_entries():
     assert [name.removeprefix("deq_trellisnet_") for name in NAMES] == [
         "copy_memory",
+        "japanese_vowels",
         "ptb_char",
         "ptb_word",
         "python_docs",

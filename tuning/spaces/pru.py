@@ -13,10 +13,9 @@ def pru(settings: Settings) -> Space:
     pyramidal = {"model.unit": ("pru",)}
     units = settings["units"] or 1000 + 200 * {1: 0, 2: 1, 4: 2}[settings["groups"]]
     layers, levels = settings["layers"], settings["levels"]
-    return {
+    found: Space = {
         "model.unit": Choice(("pru", "lstm"), default=settings["unit"]),
         "model.units": width(units, 16),
-        "model.embedding_dim": width(settings["embedding_dim"], 16),
         "model.layers": Int(1, max(4, layers), default=layers),
         "model.levels": Int(1, max(4, levels), default=levels, when=pyramidal),
         "model.groups": one_of(settings["groups"], (1, 2, 4), when=pyramidal),
@@ -32,3 +31,6 @@ def pru(settings: Settings) -> Space:
         "model.weight_dropout": rate(settings["weight_dropout"]),
         **regularized(settings),
     }
+    if settings["embedding_dim"]:
+        found["model.embedding_dim"] = width(settings["embedding_dim"], 16)
+    return found
