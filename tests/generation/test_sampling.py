@@ -37,6 +37,7 @@ EVERY = [0, 1, 3, 4, 5]
         ({"top_k": 100}, share(EVERY)),
         ({"top_p": 0.5}, share([1, 3])),
         ({"top_p": 0.39}, share([1])),
+        ({"top_p": 1e-45}, share([1])),  # the smallest number that float32 has
         ({"top_k": 3, "top_p": 0.6}, share([1, 3])),  # 0.4 / 0.85 < 0.6 <= 0.65 / 0.85
         ({"top_p": 1e-9}, share([1])),
         # The ends of what is allowed, and numbers that float32 and int32 do not hold.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_seq.layers import LSTM, TCN
+from keras_seq.layers import LSTM, PRU, TCN, RecurrentStack
 from keras_seq.models import LanguageModel, SequenceClassifier, SequenceRegressor
 
 V, T, WINDOWS = 9, 5, 3
@@ -75,6 +75,32 @@ def losses(model, **options):
 def assert_same_weights(one, two):
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+# Eager steps
+
+RECURRENT = {
+    "LSTM": lambda: LSTM(6),
+    "PRU": lambda: PRU(6, levels=1, groups=1),
+    "stack": lambda: RecurrentStack([LSTM(5), PRU(6, levels=1, groups=1)]),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_eager_steps_are_those_of_a_graph(name):
+    """The state in variables is read before it is assigned, also where nothing is traced."""
+    x, y = in_windows(4)
+    models, start = [], None
+    for eagerly in (False, True):
+        model = LanguageModel(V, 6, RECURRENT[name](), carry_state=True, seed=1)
+        model.build()
+        start = start or model.get_weights()
+        model.set_weights(start)
+        model.compile(keras.optimizers.SGD(0.5), run_eagerly=eagerly, jit_compile=False)
+        model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+        models.append(model)
+    assert_same_weights(*models)
+    assert np.abs(models[0].get_weights()[0] - start[0]).max() > 1e-3
 
 
 # Other batch sizes
