@@ -99,6 +99,8 @@ def bind(model: Any, arrays: Mapping[str, np.ndarray]) -> list[Binding]:
             f"{type(model).__name__}. Call it once, or its build()."
         )
     arrays = _without_wrapper({name: np.asarray(array) for name, array in arrays.items()})
+    # Where weight dropout left what it last made of a kernel beside the kernel, the latter counts.
+    arrays = {name: array for name, array in arrays.items() if f"{name}_raw" not in arrays}
     described = slots(model, names=arrays)
     unused = [re.compile(item.name) for item in described if isinstance(item, Unused)]
     used = {name for name in arrays if not any(p.fullmatch(name) for p in unused)}

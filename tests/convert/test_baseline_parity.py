@@ -152,6 +152,18 @@ def test_wrapped_by_data_parallel(golden):
     assert sorted(name for group in filled.values() for name in group) == sorted(arrays)
 
 
+def test_a_dropped_kernel_beside_the_kernel_is_not_read(golden):
+    """Some versions of the release save what weight dropout last made of `weight_hh_l0_raw`."""
+    arrays = dict(Golden.load(golden / "awd_lm_tied_wdrop_eval.npz").parameters)
+    raw = "rnns.0.module.weight_hh_l0_raw"
+    arrays[raw.removesuffix("_raw")] = np.zeros_like(arrays[raw])
+    model = awd_lstm()
+    filled = load_reference(model, arrays)
+    assert (raw,) in filled.values()
+    kernel = model.core.layers[0].cell.context_transform.kernel
+    assert np.any(keras.ops.convert_to_numpy(kernel))
+
+
 def test_vectors_of_each_level():
     """With `share_vectors=False` every level has its own pair."""
     layer = TransformerXL(2, 2, 12, share_vectors=False)
