@@ -73,7 +73,8 @@ def test_settings_of_the_reference_scripts(counts):
         assert recipe.optimizer.learning_rate == config["lr"]
         assert recipe.optimizer.global_clipnorm == config["clip"]
         assert recipe.optimizer.l2 == config["wdecay"]
-        assert recipe.optimizer.options == {"nonmonotone": config["nonmono"]}
+        form = {"form": "released"} if variant == "released" else {}
+        assert recipe.optimizer.options == {"nonmonotone": config["nonmono"], **form}
         assert recipe.data.length == config["bptt"]
         assert recipe.data.options["random_lengths"]
         assert recipe.model["embedding_dim"] == config["emsize"]
