@@ -16,6 +16,7 @@ from keras_seq._arguments import (
 from keras_seq._backend import wants_portable_operations
 from keras_seq._export import export
 from keras_seq._random import DrawnSeed, bernoulli_mask
+from keras_seq.layers.batch_normalization import BatchNormalization
 from keras_seq.layers.causal_layer import CausalLayer, check_exact
 from keras_seq.layers.outline import Part, Residual
 from keras_seq.layers.seeded_layer import SeededLayer
@@ -28,7 +29,7 @@ from keras_seq.ops.weight_norm import direction_norm, weight_normalize
 PADDINGS = ("causal", "same")
 NORMALIZATIONS = {
     "layer": keras.layers.LayerNormalization,
-    "batch": keras.layers.BatchNormalization,
+    "batch": BatchNormalization,
 }
 
 

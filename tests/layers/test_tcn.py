@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from layer_checks import (
     check_causal,
@@ -165,6 +166,27 @@ def test_batch_normalization_counts_valid_steps_alone(padding):
         for got, want in zip(norm.weights, same.weights, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
         assert np.abs(numpy(norm.moving_mean)).max() > 0
+
+
+def test_batches_without_steps_leave_batch_normalization_as_it_is(x):
+    layer = TemporalBlock(4, 2, normalization="batch")
+    layer(x, training=True)
+    kept = [numpy(weight).copy() for weight in layer.non_trainable_weights]
+
+    def run(x, mask=None):
+        return layer(x, training=True, mask=mask)
+
+    free = tf.function(run, input_signature=[tf.TensorSpec((None, None, 4))], autograph=False)
+    for call in (
+        lambda: run(x[:0]),
+        lambda: free(x[:0]),
+        lambda: run(x, np.zeros((2, 23), "bool")),
+    ):
+        call()
+        for was, weight in zip(kept, layer.non_trainable_weights, strict=True):
+            np.testing.assert_array_equal(was, weight)
+    free(x)
+    assert np.abs(numpy(layer.norms[0].moving_mean) - kept[0]).max() > 1e-4
 
 
 def test_batch_normalization_streams_once_trained(x):
