@@ -10,7 +10,9 @@ from small_layers import CAUSAL, PARTS, WIDTH, each_of, sequence
 
 from keras_seq import layers, models
 
-MAKE = {**CAUSAL, **PARTS}
+# Elsewhere its normalisation is frozen; here nothing is to begin with.
+NORMALIZED = {"TCN, batch normalization": lambda **o: layers.TCN(6, 2, normalization="batch", **o)}
+MAKE = {**CAUSAL, **PARTS, **NORMALIZED}
 every = pytest.mark.parametrize("name", each_of(MAKE))
 every_causal = pytest.mark.parametrize("name", each_of(CAUSAL))
 
