@@ -41,5 +41,6 @@ def require(condition, message: str, value):
     if tf is None or wants_portable_operations():
         return value
     check: Any = tf.debugging.Assert(tf.reduce_all(condition), [f"{message} Received:", value])
-    with tf.control_dependencies([] if check is None else [check]):
+    first: Any = tf.control_dependencies([] if check is None else [check])
+    with first:
         return tf.identity(value)

@@ -421,7 +421,7 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
         with self._traced_anew_after_errors():
             return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(self, x, batch_size=None, verbose: Any = "auto", steps=None, callbacks=None):
         with self._traced_anew_after_errors():
             return super().predict(x, batch_size, verbose, steps, callbacks)
 

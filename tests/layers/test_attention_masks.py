@@ -1,5 +1,7 @@
 """Masks and attention: several masked calls, and what is said to have been looked at."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ MASK = np.array(
     [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 1], [1] * 6, [0] * 6], "bool"
 )
 ROWS = range(4)  # those with valid steps
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 MAKE = {
     "all": lambda **options: layers.SelfAttention(2, **options),
     "span": lambda **options: layers.SelfAttention(2, span=3, **options),

@@ -1,6 +1,7 @@
 """Equilibria of padded rows: each solve is that of the row's valid steps alone."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from keras_seq.layers import DeepEquilibrium
 WIDE = keras.initializers.RandomNormal(stddev=0.3, seed=2)
 MASK = np.array([[1, 1, 1, 0, 0], [0, 0, 0, 1, 1], [1, 0, 1, 1, 0], [0] * 5], "bool")
 ROWS = range(3)  # those with valid steps
-CLOSE = {"rtol": 1e-6, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-9}
 flatten = keras.tree.flatten
 
 
@@ -253,7 +254,7 @@ def outputs_are_those_alone(layer):
 
 
 def test_a_cell_that_sees_all_steps_is_given_the_mask():
-    layer = make(Everywhere(dtype="float64"))
+    layer = make(Everywhere(dtype="float64"))  # pyright: ignore[reportCallIssue]
     outputs_are_those_alone(layer)
     radius = layer.spectral_radius(padded(), mask=MASK, steps=60)
     wanted = [layer.spectral_radius(alone(rows(), row), steps=60)[0] for row in ROWS]

@@ -1,5 +1,7 @@
 """The law of masks, on every public causal layer: a masked step is left out."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ MASK = np.array(
     [[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 1], [1] * 6, [0] * 6], "bool"
 )
 ROWS = range(4)  # those with valid steps
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def exact(name: str, **options):
@@ -110,7 +112,7 @@ def test_gradients(name):
 def test_in_graphs(name, compiled, dtype):
     """In graphs of free sizes, compiled ones too, and in bfloat16 within its precision."""
     layer = exact(name, dtype=dtype)
-    close = CLOSE if dtype == "float32" else {"rtol": 0.05, "atol": 0.05}
+    close: dict[str, Any] = CLOSE if dtype == "float32" else {"rtol": 0.05, "atol": 0.05}
     sizes = (len(MASK), STEPS) if compiled else (None, None)
     signature = [tf.TensorSpec((*sizes, WIDTH)), tf.TensorSpec(sizes, "bool")]
     call = tf.function(
@@ -206,7 +208,9 @@ def test_masks_of_keras_arrive():
 class Summed(layers.CausalLayer):
     """A user's layer, which knows nothing of masks."""
 
-    output_units = WIDTH
+    @property
+    def output_units(self):
+        return WIDTH
 
     def get_initial_state(self, batch_size, kind=None):
         return keras.ops.zeros((batch_size, WIDTH))

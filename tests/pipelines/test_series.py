@@ -71,7 +71,8 @@ def test_every_series_is_there_once(folder, batch_size, buckets):
         assert len(smaller) <= 1
         together[name] = set(found)
     everything = {
-        np.float32([*map(eval, line.split(":")[:-1])]).T.tobytes() for line in lines(30, 0)
+        np.asarray([*map(eval, line.split(":")[:-1])], "float32").T.tobytes()
+        for line in lines(30, 0)
     }
     assert {values for values, _ in together["train"] | together["validation"]} == everything
     assert not together["train"] & together["validation"]

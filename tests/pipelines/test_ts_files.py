@@ -26,8 +26,10 @@ def test_what_a_file_holds(written):
     file = read_ts(written(text))
     assert (file.problem, file.features, file.classes) == ("Two", 2, ("low", "high"))
     assert file.labels == ("low", "high") and file.lines == (9, 10)
-    np.testing.assert_array_equal(file.series[0], np.float32([[1, 7], [2, 8], [3, np.nan]]))
-    np.testing.assert_array_equal(file.series[1], np.float32([[-0.4, np.nan]]))
+    np.testing.assert_array_equal(
+        file.series[0], np.asarray([[1, 7], [2, 8], [3, np.nan]], "float32")
+    )
+    np.testing.assert_array_equal(file.series[1], np.asarray([[-0.4, np.nan]], "float32"))
     assert {s.dtype for s in file.series} == {np.dtype("float32")}
 
 

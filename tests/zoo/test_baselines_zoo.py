@@ -91,7 +91,7 @@ def test_small_model_runs_and_streams(name):
     inputs = inputs_of(recipe)
     whole = keras.ops.convert_to_numpy(model(inputs))
     sizes = {**recipe.model, "vocabulary_size": 11}
-    width = sizes.get(WIDTHS.get(recipe.task), 88)
+    width = sizes.get(WIDTHS.get(recipe.task, ""), 88)
     at_the_end = recipe.task in ("sequence_classifier", "sequence_regressor")
     at_the_end = at_the_end and not recipe.model.get("return_sequences")
     assert whole.shape == ((2, width) if at_the_end else (2, 5, width))
