@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_seq.layers import DeepEquilibrium
+from keras_seq.solvers.driver import FALLBACK
 from keras_seq.zoo.builders import after
 
 
@@ -20,7 +21,8 @@ def equilibrium_of(
     backward_max_steps: int | None = None,
     backward_tolerance: float | None = None,
     phantom_steps: int = 5,
-    subsequence_length: int | None = None,
+    subsequence_length: int | str | None = None,
+    fallback: Sequence[Any] | None = FALLBACK,
     pretrain_steps: int = 0,
     pretrain_levels: int = 4,
     jacobian_weight: float = 0.0,
@@ -44,7 +46,8 @@ def equilibrium_of(
         backward_max_steps: its limit.
         backward_tolerance: its tolerance.
         phantom_steps: applications of the phantom gradient.
-        subsequence_length: steps of the chunks that are solved in order.
+        subsequence_length: steps of the chunks that are solved in order, or `"auto"`.
+        fallback: solvers for samples that stagnate or diverge, or `None`.
         pretrain_steps: training steps with `pretrain_levels` levels in place of the solve.
         pretrain_levels: levels in that phase.
         jacobian_weight: of the Jacobian regularisation.
@@ -67,6 +70,7 @@ def equilibrium_of(
         backward_tolerance=backward_tolerance,
         phantom_steps=phantom_steps,
         subsequence_length=subsequence_length,
+        fallback=fallback,
         pretrain_steps=pretrain_steps,
         pretrain_levels=pretrain_levels,
         jacobian_weight=jacobian_weight,

@@ -8,6 +8,7 @@ from keras import ops
 from keras_seq._dtypes import float32_at_least
 from keras_seq.gradients import _backend
 from keras_seq.solvers import solve
+from keras_seq.solvers.driver import FALLBACK
 
 
 def find_equilibrium(
@@ -18,6 +19,8 @@ def find_equilibrium(
     tolerance: float = 1e-3,
     stop: str = "relative",
     keep: Any = (),
+    fallback: Any = FALLBACK,
+    transient: Any = 0,
 ):
     """Solves z = f(z) without recording anything for gradients.
 
@@ -29,6 +32,9 @@ def find_equilibrium(
         tolerance: of the residual.
         stop: `"relative"` or `"absolute"`.
         keep: steps whose iterates are returned too.
+        fallback: solvers for samples that stagnate or diverge, or `None`; as in
+            `keras_seq.solvers.solve`, like `transient`.
+        transient: steps in which a residual may grow before it falls.
 
     Returns:
         A `keras_seq.solvers.Solution` that carries no gradient.
@@ -36,7 +42,17 @@ def find_equilibrium(
     z0 = ops.stop_gradient(z0)
     with _backend.unrecorded():
         f = _backend.detached(f, z0)
-        solution = solve(f, z0, solver, max_steps, tolerance, stop, keep=keep)
+        solution = solve(
+            f,
+            z0,
+            solver,
+            max_steps,
+            tolerance,
+            stop,
+            keep=keep,
+            fallback=fallback,
+            transient=transient,
+        )
     # The residual too: else a branch around the solve would differentiate its loop.
     return solution._replace(
         value=ops.stop_gradient(solution.value),
@@ -52,6 +68,8 @@ def attach_implicit_gradient(
     max_steps: int = 30,
     tolerance: float = 1e-3,
     stop: str = "relative",
+    fallback: Any = FALLBACK,
+    transient: Any = 0,
 ):
     """Applies f once more at the equilibrium, with the gradient of the equilibrium.
 
@@ -71,6 +89,8 @@ def attach_implicit_gradient(
         max_steps: of the backward solve.
         tolerance: of the backward solve.
         stop: `"relative"` to the length of g in each sample, or `"absolute"`.
+        fallback: as in `find_equilibrium`.
+        transient: as in `find_equilibrium`.
 
     Returns:
         f(z*), (b, ...).
@@ -94,7 +114,16 @@ def attach_implicit_gradient(
             return start + transpose_product(u)
 
         with _backend.unrecorded():
-            found = solve(problem, start, solver, max_steps, tolerance, "absolute")
+            found = solve(
+                problem,
+                start,
+                solver,
+                max_steps,
+                tolerance,
+                "absolute",
+                fallback=fallback,
+                transient=transient,
+            )
         return found.value * length
 
     return _backend.with_adjoint(f, ops.stop_gradient(equilibrium), adjoint)

@@ -1,5 +1,6 @@
 """The deep equilibrium layer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,7 +30,7 @@ from keras_seq.layers.equilibrium_parts import (
 )
 from keras_seq.layers.fixed_point_problem import FixedPointProblem, blanked
 from keras_seq.metrics.solver_metrics import counted, solver_metrics, update
-from keras_seq.solvers.driver import check_limits
+from keras_seq.solvers.driver import FALLBACK, check_limits, fallback_of
 
 
 @export("keras_seq.layers.DeepEquilibrium")
@@ -71,7 +72,10 @@ class DeepEquilibrium(FixedPointProblem):
         stop: `"relative"` or `"absolute"` residuals.
         subsequence_length: solve a sequence in chunks of so many steps, in order, with the state
             carried and gradients through it. The cell must have state. A sequence whose length is
-            not known when the graph is made is solved in one.
+            not known when the graph is made is solved in one. `"auto"` for half as many steps as
+            plain iteration settles within the limit, of a cell that says its `reach`.
+        fallback: solvers for samples that stagnate or diverge within a limit of more than 30 steps,
+            see `keras_seq.solvers.solve`; `None` for none.
         pretraining: a `Pretraining`, levels in place of the solve for the first steps of training.
         jacobian: a `JacobianRegularization`, added to the loss in training.
         correction: a `FixedPointCorrection`, the iterates that `return_auxiliary` gives.
@@ -134,7 +138,8 @@ class DeepEquilibrium(FixedPointProblem):
         inference_max_steps: int | None = None,
         tolerance: float = 1e-3,
         stop: str = "relative",
-        subsequence_length: int | None = None,
+        subsequence_length: int | str | None = None,
+        fallback: Sequence[Any] | None = FALLBACK,
         pretraining: Pretraining | None = None,
         jacobian: JacobianRegularization | None = None,
         correction: FixedPointCorrection | None = None,
@@ -152,11 +157,12 @@ class DeepEquilibrium(FixedPointProblem):
         if not isinstance(cell, keras.layers.Layer):
             raise ValueError(f"`cell` must be a Keras layer. Received: cell={cell!r}.")
         check_limits(max_steps, tolerance, stop)
+        automatic = subsequence_length == "auto"
         for name, limit in (
             ("inference_max_steps", inference_max_steps),
             ("subsequence_length", subsequence_length),
         ):
-            if limit is not None:
+            if limit is not None and not (automatic and name == "subsequence_length"):
                 check_integer(name, limit)
         self.cell = cell
         self._adapted = None if isinstance(cell, EquilibriumCell) else AdaptedCell(cell)
@@ -168,6 +174,7 @@ class DeepEquilibrium(FixedPointProblem):
         self.tolerance = tolerance
         self.stop = stop
         self.subsequence_length = subsequence_length
+        self.fallback = fallback_of(fallback)
         self.pretraining: Pretraining | None = options["pretraining"]
         self.jacobian: JacobianRegularization | None = options["jacobian"]
         self.correction: FixedPointCorrection | None = options["correction"]
@@ -178,6 +185,11 @@ class DeepEquilibrium(FixedPointProblem):
                 "`subsequence_length` needs a cell with state, to be carried from chunk to chunk. "
                 f"Received: subsequence_length={subsequence_length} and a {type(cell).__name__} "
                 "without `get_initial_state`."
+            )
+        if automatic and not self.contract().reach:
+            raise ValueError(
+                "`subsequence_length` may be 'auto' with a cell that has `reach` alone. Received: "
+                f"a {type(cell).__name__} that has none. Give a number of steps."
             )
         self.solver_metrics = solver_metrics(self.name)
 
@@ -278,7 +290,7 @@ class DeepEquilibrium(FixedPointProblem):
             initial_guess = blanked(self._compute_type(initial_guess), mask)
         parts, auxiliary = [], []
         solution: Any = None
-        pieces = chunks(x, self.subsequence_length, initial_guess, mask)
+        pieces = chunks(x, self._piece(training), initial_guess, mask)
         for piece, guess, valid in pieces:
             z0 = self._start(piece) if guess is None else guess
             f = self._function(piece, training, state, masks, None if parts else z0, valid)
@@ -297,6 +309,7 @@ class DeepEquilibrium(FixedPointProblem):
         z = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=1)
         if training and self.pretraining:
             self.steps_taken.assign(ops.minimum(self.steps_taken + 1, self.pretraining.steps))
+        self._tell(solution["residual"], solution["status"], training)
         if counted(training):
             rows = None if mask is None else ops.cast(ops.any(mask, axis=1), "float32")
             update(self.solver_metrics, solution, training, rows)
@@ -324,14 +337,35 @@ class DeepEquilibrium(FixedPointProblem):
             )
         return cell.next_state(z, x, state, mask=mask)
 
+    def tell_of_evaluation(self):
+        """Warns if the solves that the metrics hold did not all converge, once."""
+        failed = float(self.solver_metrics["failures"].result())
+        if failed and not self._told:
+            residual = float(self.solver_metrics["residual"].result())
+            self._warn(f"{failed:.1%} of the samples of an evaluation", "mean", residual)
+
     def _solved(self, f, z0, training, keep):
         """The equilibrium, or levels in the time before it; what the solver says; iterates kept."""
         steps, limit = self.auxiliary_levels if keep else (), self._limit(training)
-        forward = ForwardSolve(self.solver, self.max_steps, limit, self.tolerance, self.stop)
+        forward = ForwardSolve(
+            self.solver,
+            self.max_steps,
+            limit,
+            self.tolerance,
+            self.stop,
+            self.fallback,
+            self._transient(z0),
+        )
         if self.pretraining is None:
             return self.gradient.solved(f, z0, forward, steps)
         taken = self.steps_taken
         return self.pretraining.solved(f, z0, forward, steps, self.gradient, taken, training)
+
+    def _piece(self, training):
+        """Steps of a chunk."""
+        if self.subsequence_length != "auto":
+            return self.subsequence_length
+        return max(1, self.contract().reach * self._limit(training) // 2)
 
     def compute_output_shape(self, input_shape):
         first = first_shape(input_shape)
@@ -365,6 +399,7 @@ class DeepEquilibrium(FixedPointProblem):
             "tolerance": self.tolerance,
             "stop": self.stop,
             "subsequence_length": self.subsequence_length,
+            "fallback": [serialize(way) for way in self.fallback] or None,
             "pretraining": option_config(self.pretraining),
             "jacobian": option_config(self.jacobian),
             "correction": option_config(self.correction),

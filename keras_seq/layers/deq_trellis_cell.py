@@ -71,6 +71,7 @@ class DEQTrellisCell(EquilibriumCell):
     """
 
     facts = ("groups",)
+    reach = 1
 
     def __init__(
         self,

@@ -37,6 +37,11 @@ class EquilibriumCell(CheckedLayer):
         axes: names of the axes of x.
         state_units: the width of z; `None` for the `units` of the layer, or the width of x.
         output_units: the width of `outputs`; `None` for that of z.
+        reach: of a causal cell in which what happens at one step of the sequence is passed on to
+            later ones little by little: how many further steps an application settles, once all
+            before them are. The residual of a sequence may then grow for its length divided by
+            this, and plain iteration needs so many applications, and what one step needs for
+            itself. `None` where nothing is known.
 
     Example:
 
@@ -55,6 +60,7 @@ class EquilibriumCell(CheckedLayer):
     axes = ("b", "t", "d")
     state_units: Any = None
     output_units: Any = None
+    reach: int | None = None
 
     def __call__(self, z, x, *args, **kwargs):
         return keras.layers.Layer.__call__(self, z, self.checked(x), *args, **kwargs)
@@ -190,6 +196,11 @@ class AdaptedCell:
     def output_units(self) -> Any:
         """The width of `outputs`."""
         return self._layer.output_units if self._has("outputs") else None
+
+    @property
+    def reach(self) -> int | None:
+        """Steps of the sequence that an application settles."""
+        return getattr(self._layer, "reach", None)
 
     def checked(self, x, name: str = "x"):
         """The input as it is, unless the layer is one of ours."""

@@ -10,6 +10,7 @@ from keras_seq import gradients, solvers
 from keras_seq._arguments import check_integer
 from keras_seq._export import export
 from keras_seq.layers.equilibrium_parts import finite_samples, first_given, unrolled
+from keras_seq.solvers.driver import FALLBACK
 
 
 class ForwardSolve(NamedTuple):
@@ -21,6 +22,8 @@ class ForwardSolve(NamedTuple):
         limit: the most steps of this solve.
         tolerance: of the residual.
         stop: `"relative"` or `"absolute"`.
+        fallback: solvers for samples that stagnate or diverge.
+        transient: steps in which a residual may grow before it falls.
     """
 
     solver: Any
@@ -28,6 +31,8 @@ class ForwardSolve(NamedTuple):
     limit: int
     tolerance: float
     stop: str
+    fallback: Any = FALLBACK
+    transient: Any = 0
 
 
 class Option:
@@ -59,7 +64,15 @@ class Gradient(Option):
             iterates after the steps to keep, without gradient.
         """
         found = gradients.find_equilibrium(
-            f, z0, forward.solver, forward.limit, forward.tolerance, forward.stop, keep
+            f,
+            z0,
+            forward.solver,
+            forward.limit,
+            forward.tolerance,
+            forward.stop,
+            keep,
+            forward.fallback,
+            forward.transient,
         )
         outputs = self.attached(f, found.value, forward)
         solution = {"residual": found.residual, "steps": found.steps, "status": found.status}
@@ -122,6 +135,8 @@ class Implicit(Gradient):
             first_given(self.solver, forward.solver),
             first_given(self.max_steps, forward.max_steps),
             first_given(self.tolerance, forward.tolerance),
+            fallback=forward.fallback,
+            transient=forward.transient,
         )
 
     def get_config(self):

@@ -1,11 +1,14 @@
 """The cell of a deep equilibrium layer as a function of z alone, and its fixed point."""
 
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_seq import gradients, solvers
+from keras_seq._backend import runs_eagerly
 from keras_seq.layers.causal_layer import CausalLayer
 from keras_seq.layers.equilibrium_cell import AdaptedCell
 from keras_seq.layers.equilibrium_parts import first_given
@@ -25,6 +28,7 @@ class FixedPointProblem(CausalLayer):
         inference_max_steps: the most outside of training; `None` for `max_steps`.
         tolerance: of the residual.
         stop: `"relative"` or `"absolute"`.
+        fallback: solvers for samples that stagnate or diverge.
         seed: of the power iteration of `spectral_radius`.
     """
 
@@ -36,8 +40,10 @@ class FixedPointProblem(CausalLayer):
     inference_max_steps: int | None
     tolerance: float
     stop: str
+    fallback: Any
     seed: int | None
     _adapted: AdaptedCell | None
+    _told: bool = False
 
     def contract(self) -> Any:
         """The cell, or what stands before it where it is no `EquilibriumCell`."""
@@ -69,8 +75,19 @@ class FixedPointProblem(CausalLayer):
             A `keras_seq.solvers.Solution`.
         """
         f, z0 = self.function(x, initial_state, initial_guess, training, mask)
-        limit = self._limit(training)
-        return solvers.solve(f, z0, self.solver, limit, self.tolerance, self.stop, trace)
+        found = solvers.solve(
+            f,
+            z0,
+            self.solver,
+            self._limit(training),
+            self.tolerance,
+            self.stop,
+            trace,
+            fallback=self.fallback,
+            transient=self._transient(z0),
+        )
+        self._tell(found.residual, found.status, training)
+        return found
 
     def function(self, x, initial_state=None, initial_guess=None, training=False, mask=None):
         """The cell as a function of z alone, and the z to start from.
@@ -119,6 +136,37 @@ class FixedPointProblem(CausalLayer):
 
     def _limit(self, training):
         return self.max_steps if training else first_given(self.inference_max_steps, self.max_steps)
+
+    def _transient(self, z0):
+        """Steps in which the residual of a sequence may grow before it falls."""
+        reach = self.contract().reach
+        if not reach or len(z0.shape) < 3:
+            return 0
+        length = ops.shape(z0)[1]
+        return -(-length // reach)
+
+    def _tell(self, residual, status, training):
+        """Warns of samples that did not converge, once, where a call can be looked at."""
+        if training or self._told or not runs_eagerly():
+            return
+        try:
+            status, residual = np.asarray(status), np.asarray(residual)
+        except Exception:  # while JAX traces there is nothing to look at
+            return
+        failed = np.sum(status != int(solvers.Status.CONVERGED))
+        if failed:
+            self._warn(f"{failed} of {status.size} samples", "largest", np.max(residual))
+
+    def _warn(self, part: str, kind: str, residual):
+        self._told = True
+        limit = first_given(self.inference_max_steps, self.max_steps)
+        warnings.warn(
+            f"`{self.name}` did not converge for {part}: the {kind} residual is {residual:.3g}, "
+            f"with tolerance={self.tolerance:g} and at most {limit} steps. The best iterates are "
+            "used, so answers depend on how they were reached. The page 'My solver does not "
+            "converge' of the documentation says what helps. This is said once for a layer.",
+            stacklevel=3,
+        )
 
     def _function(self, x, training, state=None, masks=None, z0=None, mask=None):
         """The cell as a function of z alone; with `z0`, its seeds move on first.

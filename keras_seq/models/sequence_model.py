@@ -342,13 +342,12 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         compiled = [] if self._compile_metrics is None else [self._compile_metrics]
-        inner = [
-            metric
-            for layer in self._flatten_layers(include_self=False)
-            if isinstance(layer, DeepEquilibrium)
-            for metric in layer.solver_metrics.values()
-        ]
+        inner = [metric for layer in self._equilibria() for metric in layer.solver_metrics.values()]
         return [self._loss_mean, *self.own_metrics(), *inner, *compiled]
+
+    def _equilibria(self) -> list[DeepEquilibrium]:
+        layers = self._flatten_layers(include_self=False)
+        return [layer for layer in layers if isinstance(layer, DeepEquilibrium)]
 
     @property
     def wants_predictions(self) -> bool:
@@ -419,7 +418,11 @@ class SequenceModel(FrozenParts, CheckedData, Quantizable, keras.Model):
             x = self._carried.prepare("test", self, x, batch_size)
             callbacks = _with(callbacks, self._carried.callback())
         with self._traced_anew_after_errors():
-            return super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+            results = super().evaluate(x, y, batch_size=batch_size, callbacks=callbacks, **kwargs)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            for layer in self._equilibria():
+                layer.tell_of_evaluation()
+        return results
 
     def predict(self, x, batch_size=None, verbose: Any = "auto", steps=None, callbacks=None):
         with self._traced_anew_after_errors():

@@ -7,6 +7,7 @@ from keras_seq._backend import traced_for_xla
 from keras_seq._dtypes import largest
 from keras_seq._export import export
 from keras_seq.solvers._backend import after, own_zeros, write_rows
+from keras_seq.solvers._low_rank import reduced
 from keras_seq.solvers.solver import Solver
 
 _ARMIJO = 1e-4  # the part of the expected decrease that a step must give
@@ -29,11 +30,13 @@ class Broyden(Solver):
       and H is a product of factors 1 + Δz₊ Δzᵀ / |Δz|² (Kelley, *Iterative Methods for Linear and
       Nonlinear Equations*, 1995, section 7.3). Then the steps alone are kept, m vectors, and a step
       reads them twice.
-    - Else both u and v are, 2 m vectors. When the memory is full, the oldest pair leaves before the
-      new one is made, so that the secant equation H Δg = Δz holds for the matrix that is used.
+    - Else both u and v are, 2 m vectors. When the memory is full, the nearest sum of two thirds as
+      many takes their place (the reduction of van der Rotten, *A Limited Memory Broyden Method to
+      Solve High-Dimensional Systems of Nonlinear Equations*, thesis, Leiden 2003): what H learned
+      is kept where it matters. To drop the oldest pairs loses it, and often the solve with them.
 
     Args:
-        memory: number m of steps that H knows of.
+        memory: number m of pairs that H is made of.
         line_search: `True` to shorten steps that do not reduce |g| enough (Armijo's rule, for each
             sample). Each trial costs an evaluation of f.
         line_search_steps: the most trials after the full step.
@@ -71,7 +74,8 @@ class Broyden(Solver):
         state["v"] = own_zeros((batch, slots, size), z.dtype)
         state["u"] = own_zeros((batch, slots, size), z.dtype)
         if wraps:
-            state["dots"] = ops.zeros((batch, slots), z.dtype)  # v · g before the last step
+            state["shift"] = ops.zeros_like(z)  # what fewer pairs changed of H g
+            state["used"] = ops.zeros((), "int32")
         if self.line_search:
             state["scale"] = ops.ones((batch, 1), z.dtype)
         return (state,)
@@ -116,44 +120,66 @@ class Broyden(Solver):
 
     def _from_pairs(self, g, state, step):
         """The next state where u and v are kept; `scale` is by how much the last step was cut."""
-        dz, slots = state["dz"], state["v"].shape[1]
-        slot = ops.mod(step - 1, slots)
-        place = ops.one_hot(slot, slots, dtype=g.dtype)
+        dz = state["dz"]
+        # Before the first step zeros go into a slot, and stay nothing that H knows of.
+        slot = state["used"] if "used" in state else ops.maximum(step - 1, 0)
         vg = ops.matmul(state["v"], ops.expand_dims(g, 2))[:, :, 0]
         udz = ops.matmul(state["u"], ops.expand_dims(dz, 2))[:, :, 0]
-        lost = ops.zeros_like(vg)  # what of -H Δg the pair that leaves was
-        if "dots" in state:
-            lost = state["dots"] * place
-            vg = vg * (1 - place)
-        kept = udz * (1 - place) if "dots" in state else udz
-        v = ops.matmul(kept[:, None, :], state["v"])[:, 0] - dz
+        v = ops.matmul(udz[:, None, :], state["v"])[:, 0] - dz
         v = after(v, vg)  # then all readers of the buffer that it goes into are done
-        # Δz - H Δg, where H g before the step was -Δz / scale, is g + cut Δz - Σ (vg + lost) u,
-        # and H g is Σ vg u - g. Products with Δz follow from those with u and with g.
+        # Δz - H Δg, where H g before the step was -Δz / scale + shift, is g + shift + cut Δz - Σ vg
+        # u, and H g is Σ vg u - g. Products with Δz follow from those with u and with g.
         squared = ops.sum(dz * dz, axis=1, keepdims=True)
-        dot = ops.sum(kept * vg, axis=1, keepdims=True) - ops.sum(dz * g, axis=1, keepdims=True)
+        dot = ops.sum(udz * vg, axis=1, keepdims=True) - ops.sum(dz * g, axis=1, keepdims=True)
         cut = 1 - 1 / state["scale"] if "scale" in state else 0.0
-        denominator = squared * (1 - cut) + dot + ops.sum(lost * udz, axis=1, keepdims=True)
+        denominator = squared * (1 - cut) + dot
+        if "shift" in state:
+            denominator = denominator - ops.sum(state["shift"] * dz, axis=1, keepdims=True)
         usable = ops.abs(denominator) > _SMALLEST * squared
         inverse = ops.where(usable, 1 / ops.where(usable, denominator, 1), 0)
-        first, second = -inverse * (vg + lost), -inverse * dot
-        both = ops.stack([first, -vg + second * -(vg + lost)], axis=1)
+        second = -inverse * dot
+        both = ops.stack([-inverse * vg, -(1 + second) * vg], axis=1)
         both = ops.matmul(both, state["u"])
-        u = both[:, 0] + inverse * g
+        apart = g
+        if "shift" in state:
+            apart = apart + state["shift"]
         if "scale" in state:
-            u = u + (inverse * cut) * dz
+            apart = apart + cut * dz
+        u = both[:, 0] + inverse * apart
         made = {"v": write_rows(state["v"], v, slot), "u": write_rows(state["u"], u, slot)}
         # f is evaluated when both are written, and what they were made of is free again.
         second = after(second, made["v"], made["u"])
-        following = both[:, 1] + (1 + second) * g
-        if "scale" in state:
-            following = following + (second * cut) * dz
-        made["dz"] = following
-        if "dots" in state:
-            made["dots"] = vg + dot * place
+        made["dz"] = both[:, 1] + g + second * apart
         if "scale" in state:
             made["scale"] = state["scale"]
+        if "used" in state:
+            used = state["used"] + ops.cast(step > 0, "int32")
+            made |= self._with_room(g, made, used)
         return made
+
+    def _with_room(self, g, made, used):
+        """The pairs with room for another: fewer of them, the nearest to H, if there is none.
+
+        Args:
+            g: the residual.
+            made: the next state, with all pairs.
+            used: how many there are.
+        """
+        slots = made["v"].shape[1]
+        rank = 2 * slots // 3
+
+        def fewer():
+            u, v = reduced(made["u"], made["v"], rank)
+            vg = ops.matmul(v, ops.expand_dims(g, 2))
+            # H g with fewer pairs, less -Δz, which is what it was.
+            shift = ops.matmul(ops.transpose(vg, (0, 2, 1)), u)[:, 0] - g + made["dz"]
+            return u, v, shift, ops.zeros_like(used) + rank
+
+        def as_before():
+            return made["u"], made["v"], ops.zeros_like(g), used
+
+        u, v, shift, used = ops.cond(used >= slots, fewer, as_before)
+        return {"u": u, "v": v, "shift": shift, "used": used}
 
     def advance(self, evaluate, z, g, state, step):
         if not self.line_search:

@@ -61,10 +61,9 @@ def problems(golden_arrays) -> dict[str, Problem]:
         product = ops.einsum("ij,njl->nil", ops.cast(weights, z.dtype), z)
         return ops.tanh(product + ops.cast(injected, z.dtype))
 
-    hard = ("fixed_point", "broyden_small")  # more than five directions expand or turn
     return {
         "contraction": Problem(contraction, zeros, contraction_answer),
-        "expansion": Problem(expansion, zeros, expansion_answer, hard),
+        "expansion": Problem(expansion, zeros, expansion_answer, ("fixed_point",)),
         "network": Problem(network, np.zeros((2, 6, 5)), golden_arrays["out/z_star"]),
         "rank_deficient": Problem(low_rank, zeros, low_rank_answer),
         "already_solved": Problem(contraction, contraction_answer, contraction_answer),
@@ -84,3 +83,66 @@ def problems(golden_arrays) -> dict[str, Problem]:
             statuses=(Status.NOT_FINITE, Status.STAGNATED, Status.MAX_STEPS),
         ),
     }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Problems of one size as the samples of one batch, which every solver treats apart.
+
+    Attributes:
+        names: of the samples.
+        f: the function; takes any float type.
+        z0: the initial guess, (b, n), float64.
+        parts: the arrays that f is made of, a row for each sample.
+    """
+
+    names: tuple[str, ...]
+    f: Callable[..., Any]
+    z0: np.ndarray
+    parts: dict[str, np.ndarray]
+
+    def chosen(self, names) -> "Batch":
+        """The samples of these names alone."""
+        places = [self.names.index(name) for name in names]
+        parts = {name: part[places] for name, part in self.parts.items()}
+        return Batch(tuple(names), lambda z: self.f(z, places), self.z0[places], parts)
+
+
+RADII = (0.5, 0.8, 0.95, 1.05, 1.2, 1.5)
+
+
+def matrices(size: int = 40) -> dict[str, np.ndarray]:
+    """Jacobians by kind and spectral radius."""
+    rng = np.random.default_rng(3)
+    gauss = rng.normal(size=(size, size)) / np.sqrt(size)
+    gauss /= np.abs(np.linalg.eigvals(gauss)).max()
+    turn, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    made = {}
+    for radius in RADII:
+        made[f"gauss {radius}"] = radius * gauss
+        made[f"turn {radius}"] = radius * turn  # all eigenvalues on a circle
+        spread = np.linspace(-radius, min(radius, 0.97), size)
+        made[f"symmetric {radius}"] = turn @ np.diag(spread) @ turn.T
+    both = np.concatenate([np.linspace(-1.5, 0.9, size - 2), [1.35, 1.5]])
+    made["indefinite 1.5"] = turn @ np.diag(both) @ turn.T
+    made["chain 1"] = np.diag(np.ones(size - 1), -1)  # nilpotent: exact after as many steps
+    made["chain 2"] = 2 * made["chain 1"]
+    made["triangular 0.5"] = np.tril(rng.normal(size=(size, size)), -1) / 6 + np.eye(size) / 2
+    return made
+
+
+def varied(size: int = 40) -> Batch:
+    """Affine functions and tanh of them, with Jacobians of all kinds."""
+    known = matrices(size)
+    names = [f"affine, {name}" for name in known] + [f"tanh, {name}" for name in known]
+    weights = np.stack(list(known.values()) * 2)
+    offsets = np.random.default_rng(4).normal(size=(len(names), size))
+    bent = np.array([name.startswith("tanh") for name in names])[:, None]
+
+    def f(z, places=slice(None)):
+        weight, offset = (ops.cast(part[places], z.dtype) for part in (weights, offsets))
+        value = ops.matmul(weight, z[:, :, None])[:, :, 0] + offset
+        return ops.where(bent[places], ops.tanh(value), value)
+
+    parts = {"weights": weights, "offsets": offsets, "bent": bent[:, 0]}
+    return Batch(tuple(names), f, np.zeros((len(names), size)), parts)

@@ -38,7 +38,7 @@ def bank(arrays):
 def test_solves(name, key, bank):
     problem, solver = bank[name], SOLVERS[key]
     if key in problem.unsuitable:
-        solution = solve(problem.f, problem.z0, solver, 60, 1e-9)
+        solution = solve(problem.f, problem.z0, solver, 60, 1e-9, fallback=None)
         assert np.all(np.isfinite(solution.value)) and np.any(solution.status != Status.CONVERGED)
         return
     solution = solve(problem.f, problem.z0, solver, 100, 1e-9)
@@ -215,7 +215,9 @@ def test_best_iterate_is_kept():
     assert float(solution.residual[0]) == pytest.approx(4 * np.sqrt(3))
     assert Status(int(solution.status[0])) == Status.MAX_STEPS
     assert "max_steps" in Status(int(solution.status[0])).message
-    solution = solve(lambda z: 50 * z, np.ones((1, 3)), "fixed_point", 50, 0.0, "absolute")
+    solution = solve(
+        lambda z: 50 * z, np.ones((1, 3)), "fixed_point", 50, 0.0, "absolute", fallback=None
+    )
     assert Status(int(solution.status[0])) == Status.DIVERGED
 
 
