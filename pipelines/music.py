@@ -135,7 +135,7 @@ def find_music(folder: Path | None, file_name: str) -> Path:
     )
 
 
-def read_music(path: Path) -> dict[str, list[np.ndarray]]:
+def read_music(path: Path | str) -> dict[str, list[np.ndarray]]:
     """Reads the tunes of a MATLAB file.
 
     Args:
@@ -155,6 +155,7 @@ def read_music(path: Path) -> dict[str, list[np.ndarray]]:
             "The music data sets are MATLAB files, which SciPy reads: "
             'pip install "keras-seq[music]"'
         ) from error
+    path = Path(path)
     try:
         _check_packed(path)
         arrays: dict[str, Any] = loadmat(str(path))
