@@ -128,7 +128,8 @@ def test_taps_stand_as_those_of_keras():
             kernel_initializer=WIDE,
         )
         twin = keras.layers.Conv1D(4, taps, padding="same", dilation_rate=dilation, dtype="float64")
-        layer.build(x.shape), twin.build(x.shape)
+        layer.build(x.shape)
+        twin.build(x.shape)
         twin.set_weights([layer.kernel_input, layer.bias])
         np.testing.assert_allclose(layer(x), twin(x), rtol=1e-9)
 
