@@ -206,7 +206,7 @@ class FixedPointProblem(CausalLayer):
 
 def blanked(values, mask):
     """Values (b, t, ...) with zeros at all but valid steps."""
-    return values if mask is None else choose_rows(mask, values, ops.zeros_like(values))
+    return values if mask is None else choose_rows(mask, values, ops.cast(0, values.dtype))
 
 
 def _blanking(iterate, causal: bool):

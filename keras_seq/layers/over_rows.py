@@ -10,7 +10,14 @@ import keras
 from keras import ops
 
 from keras_seq.layers.recorded_attention import record_of_steps
-from keras_seq.ops.packing import Packing, is_packed, last_valid, lengths_of, mark_packed
+from keras_seq.ops.packing import (
+    Packing,
+    check_mask,
+    is_packed,
+    last_valid,
+    lengths_of,
+    mark_packed,
+)
 
 # Of time, in further results; a solution is a dict of its own.
 _AXES = {
@@ -127,7 +134,7 @@ def read_rows(
         order: of reading.
     """
     if mask is not None:
-        _check_mask(mask, x)
+        check_mask(mask, keras.tree.flatten(x)[0])
     reading = Reading(mask, order.go_backwards)
     x, mask, packing = _each(reading.put, x), reading.mask, reading.packing
     whole = given.get("initial_state") is None and not given.get("return_state")
@@ -195,19 +202,6 @@ def _check_lookahead(ahead: int, name: str) -> None:
         raise ValueError(
             f"`{name}` must be left out with `lookahead`, which reads steps behind those of x. "
             f"Received: lookahead={ahead}. Or give x these steps, zeros, and a state."
-        )
-
-
-def _check_mask(mask, x) -> None:
-    """Refuses a mask that does not belong to the steps."""
-    steps = tuple(keras.tree.flatten(x)[0].shape)[:2]
-    shape = tuple(getattr(mask, "shape", ()))
-    if len(shape) != 2 or any(
-        None not in pair and pair[0] != pair[1] for pair in zip(shape, steps, strict=True)
-    ):
-        raise ValueError(
-            f"`mask` must have shape (b, t), true at valid steps. Received: mask of shape {shape} "
-            f"for steps (b, t) = {steps}."
         )
 
 

@@ -72,6 +72,18 @@ class PlainLayer:
     def reach(self) -> int | None:
         return self._own("reach", self.receptive_field)
 
+    @property
+    def is_causal(self) -> bool:
+        return self._own("is_causal", True)
+
+    @property
+    def go_backwards(self) -> bool:
+        return self._own("go_backwards", False)
+
+    @property
+    def return_sequences(self) -> bool:
+        return self._own("return_sequences", True)
+
     def get_masks(self, batch_size) -> dict[str, Any]:
         draw = self._own("get_masks", None) if self.takes_masks else None
         return {} if draw is None else draw(batch_size)

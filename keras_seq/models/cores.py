@@ -21,7 +21,7 @@ def core_of(core: Any) -> Any:
 
 def is_causal(core: Any) -> bool:
     """Whether no output of a core has seen a step after its own."""
-    return bool(getattr(core_of(core), "is_causal", True))
+    return core_of(core).is_causal
 
 
 class BothWays:
@@ -34,6 +34,7 @@ class BothWays:
     """
 
     is_causal = False
+    go_backwards = False  # it turns what it read backwards round itself
     auxiliary_levels = ()
     auxiliary_scales = None
     receptive_field = None
@@ -41,6 +42,11 @@ class BothWays:
 
     def __init__(self, layer: keras.layers.Bidirectional):
         self.layer = layer
+
+    @property
+    def return_sequences(self) -> bool:
+        """Whether it gives the outputs of all steps."""
+        return self.layer.return_sequences
 
     def get_masks(self, batch_size) -> dict[str, Any]:
         """None: the layers within draw their own."""
@@ -59,7 +65,7 @@ class BothWays:
 
 def reads_backwards(core: Any) -> bool:
     """Whether the outputs of a core stand in the order of reading, from the last step on."""
-    return bool(getattr(core, "go_backwards", False))
+    return core_of(core).go_backwards
 
 
 def check_core(core: Any, auxiliary_weight: float, owner: str, both_ways: bool = False) -> None:
@@ -77,7 +83,7 @@ def check_core(core: Any, auxiliary_weight: float, owner: str, both_ways: bool =
             auxiliary outputs.
     """
     known = core_of(core)
-    if not getattr(core, "return_sequences", True):
+    if not known.return_sequences:
         raise ValueError(
             f"`core` must give the outputs of all steps: a {owner} takes the one it needs itself. "
             f"Received: a {type(core).__name__} (layer {core.name!r}) with return_sequences=False. "

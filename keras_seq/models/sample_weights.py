@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_seq.models.targets import as_array, is_label, shape_in_words
+from keras_seq.ops.packing import over
 
 
 def for_each_step(sample_weight, targets) -> bool:
@@ -78,7 +79,7 @@ def blank(values, weights):
     """
     if weights is None:
         return values
-    return ops.where(_over(weights, values) == 0, ops.zeros_like(values), values)
+    return ops.where(over(weights, values) == 0, ops.zeros_like(values), values)
 
 
 def without_unread(x, weights, causal: bool = True):
@@ -131,12 +132,6 @@ def class_weights_of(labels, table: tuple[float, ...], dtype: str):
     places = ops.where(exists, ops.cast(labels, "int32"), 0)
     weights = ops.take(ops.convert_to_tensor(table, dtype), places, axis=0)
     return ops.where(exists, weights, ops.ones_like(weights))
-
-
-def _over(weights: Any, values: Any):
-    """Weights with axes of size one at the end, up to those of the values."""
-    ones = (1 for _ in values.shape[len(weights.shape) :])
-    return ops.reshape(weights, (*ops.shape(weights), *ones))
 
 
 def _may_equal(one: int | None, other: int | None) -> bool:

@@ -8,16 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_seq.models import _backend
-from keras_seq.models.sample_weights import blank
 from keras_seq.models.targets import as_array, shape_in_words
-from keras_seq.ops.packing import (
-    Packing,
-    choose_rows,
-    is_packed,
-    lengths_of,
-    mark_packed,
-    take_steps,
-)
+from keras_seq.ops.packing import Packing, check_mask, is_packed, lengths_of
 
 
 class Given(NamedTuple):
@@ -72,15 +64,9 @@ class ValidSteps:
     """
 
     def __init__(self, mask: Any, at_front: bool = False):
-        self._packing: Any = None
-        self._moves = not is_packed(mask)
-        self.valid = mask = ops.cast(mask, "bool") if self._moves else mask
-        if self._moves and not at_front:
-            self._packing = Packing(mask)
-            mask = self._packing.mask
-        elif self._moves:
-            mask = mark_packed(ops.logical_and(mask, True))
-        self.mask = mask
+        self.valid = mask if is_packed(mask) else ops.cast(mask, "bool")
+        self._packing = None if is_packed(mask) else Packing(self.valid, at_front)
+        self.mask = mask if self._packing is None else self._packing.mask
 
     @property
     def lengths(self):
@@ -89,24 +75,14 @@ class ValidSteps:
 
     def pack(self, x):
         """(b, t, ...) with the valid steps of each row in front and zeros behind them."""
-        if self._packing is not None:
-            return self._packing.pack(x)
-        return blank(x, ops.cast(self.mask, "int32")) if self._moves else x
+        return x if self._packing is None else self._packing.pack(x)
 
     def place(self, x):
         """Values (b, t, ...) of packed steps in the places of the steps.
 
         A masked step gets the value of the last valid one before it; zeros, if there is none.
         """
-        if self._packing is not None:
-            return self._packing.unpack(x)
-        if not self._moves:
-            return x
-        lengths = self.lengths
-        last = ops.expand_dims(ops.maximum(lengths - 1, 0), 1)
-        places = ops.arange(ops.shape(self.mask)[1], dtype="int32")
-        placed = take_steps(x, ops.minimum(ops.expand_dims(places, 0), last))
-        return choose_rows(lengths > 0, placed, ops.zeros_like(placed))
+        return x if self._packing is None else self._packing.unpack(x)
 
 
 def valid_steps(given: Given, carried: Any = None, zero: bool = False) -> ValidSteps | None:
@@ -124,11 +100,11 @@ def valid_steps(given: Given, carried: Any = None, zero: bool = False) -> ValidS
         ValueError: for masks or lengths of another shape.
     """
     if carried is not None and given.mask is None and given.lengths is None and not zero:
-        _check_mask(carried, given.x)
+        check_mask(carried, given.x)
         return ValidSteps(carried)
     masks = [mask for mask in (carried, given.mask) if mask is not None]
     for mask in masks:
-        _check_mask(mask, given.x)
+        check_mask(mask, given.x)
     if zero:
         masks.append(ops.not_equal(given.x, 0))
     first = None
@@ -170,7 +146,7 @@ def mask_in_arrays(given: Given, zero: bool = False) -> np.ndarray | None:
         own = as_array(given.mask)
         if own is None:
             return None
-        _check_mask(own, x)
+        check_mask(own, x)
         if not np.isin(own, (0, 1)).all():
             raise ValueError(
                 "`mask` must be true or 1 at valid steps, false or 0 at others. Received: a mask "
@@ -213,15 +189,4 @@ def _check_lengths(lengths, x) -> None:
             "`lengths` must be whole numbers of shape (b,), the steps of each row. Received: "
             f"lengths of shape {shape_in_words(shape)} for inputs of shape "
             f"{shape_in_words(tuple(x.shape))}."
-        )
-
-
-def _check_mask(mask, x) -> None:
-    shape, steps = tuple(mask.shape), tuple(x.shape)[:2]
-    if len(shape) != 2 or any(
-        None not in pair and pair[0] != pair[1] for pair in zip(shape, steps, strict=False)
-    ):
-        raise ValueError(
-            "`mask` must have shape (b, t), true at valid steps. Received: mask of shape "
-            f"{shape_in_words(shape)} for inputs of shape {shape_in_words(tuple(x.shape))}."
         )

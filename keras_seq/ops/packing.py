@@ -17,19 +17,22 @@ class Packing:
 
     Args:
         mask: (b, t), true at valid steps.
+        at_front: whether these are known to be the first ones of each row.
 
     Attributes:
         mask: (b, t) booleans, true at the first steps of each row, as many as it has valid ones.
     """
 
-    def __init__(self, mask: Any):
+    def __init__(self, mask: Any, at_front: bool = False):
         mask = ops.cast(mask, "bool")
         length = ops.shape(mask)[1]
         steps = ops.arange(length, dtype="int32")
         seen = ops.cumsum(ops.cast(mask, "int32"), axis=1)
         self.mask = mark_packed(steps < seen[:, -1:])
-        # All keys differ, so that any sort keeps the order of the valid steps.
-        order = ops.argsort(ops.where(mask, steps, steps + length), axis=1)
+        order = steps
+        if not at_front:
+            # All keys differ, so that any sort keeps the order of the valid steps.
+            order = ops.argsort(ops.where(mask, steps, steps + length), axis=1)
         # Where what stands at a step comes from; -1 for nowhere.
         self._packed = ops.where(self.mask, order, -1)
         self._unpacked = ops.where(mask, seen - 1, -1)
@@ -136,7 +139,7 @@ def last_valid(sequence, mask, before):
 
 def choose_rows(rows, one, other):
     """Rows of one tensor (b, ...) where the booleans (b,) are true, of the other elsewhere."""
-    return ops.where(_over(rows, one), one, other)
+    return ops.where(over(rows, one), one, other)
 
 
 def last_steps(joined, mask, size: int):
@@ -152,7 +155,23 @@ def last_steps(joined, mask, size: int):
     return take_steps(joined, ops.expand_dims(first, 1) + ops.arange(size, dtype="int32"))
 
 
-def _over(booleans, values):
-    """Booleans with axes of size one at the end, up to those of the values."""
-    ones = (1 for _ in values.shape[len(booleans.shape) :])
-    return ops.reshape(booleans, (*ops.shape(booleans), *ones))
+def over(leading, values):
+    """A tensor of the leading axes with further ones of size one, up to those of the values."""
+    ones = (1 for _ in values.shape[len(leading.shape) :])
+    return ops.reshape(leading, (*ops.shape(leading), *ones))
+
+
+def check_mask(mask: Any, x: Any) -> None:
+    """Refuses a mask that does not belong to the steps of x (b, t, ...).
+
+    Raises:
+        ValueError: says both shapes.
+    """
+    shape, steps = tuple(getattr(mask, "shape", ())), tuple(x.shape)[:2]
+    if len(shape) != 2 or any(
+        None not in pair and pair[0] != pair[1] for pair in zip(shape, steps, strict=False)
+    ):
+        raise ValueError(
+            f"`mask` must have shape (b, t), true at valid steps. Received: mask of shape {shape} "
+            f"for (b, t) = {steps}."
+        )
